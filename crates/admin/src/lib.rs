@@ -1,0 +1,1 @@
+//! What operators ask: the admin REST API on a unix socket.

@@ -1,0 +1,1 @@
+//! Images, containers, events and logs of containerd behind the engine's port.

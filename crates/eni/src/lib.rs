@@ -1,0 +1,1 @@
+//! The ENI manager: attaches ENIs, keeps the warm pool, leases slots, reaps.

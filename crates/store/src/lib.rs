@@ -1,0 +1,1 @@
+//! The journal on sled: intents and facts, versioned records.

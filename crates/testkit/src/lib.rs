@@ -1,0 +1,1 @@
+//! Behavioural fakes of the ports and namespaces for tests (dev-dependency only).

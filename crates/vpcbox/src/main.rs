@@ -1,0 +1,2 @@
+//! The `vpcbox` binary.
+fn main() {}
