@@ -121,19 +121,9 @@ pub(super) fn check(
     if !is_name(&c.name) {
         problems.add(format!("{at}.name"), format!("is `{}`; expected {NAME_RULE}", c.name));
     }
-    if c.image.is_empty()
-        || c.image.len() > 255
-        || c.image.chars().any(|x| x.is_whitespace() || x.is_control())
-    {
-        problems.add(
-            format!("{at}.image"),
-            format!(
-                "is `{}`; expected an image reference such as `busybox:1.36`, 255 characters at most",
-                c.image
-            ),
-        );
-    }
+    check_image(&c.image, at, problems);
     refuse_unsupported(c, at, problems);
+    refuse_overlong(c, at, problems);
     let linux = c.linux_parameters.as_ref();
     let capability =
         |list: fn(&wire::Capabilities) -> &Option<Vec<String>>, name: &str, problems: &mut Problems| {
@@ -192,6 +182,18 @@ pub(super) fn check(
     }
 }
 
+fn check_image(image: &str, at: &str, problems: &mut Problems) {
+    if image.is_empty() || image.len() > 255 || image.chars().any(|x| x.is_whitespace() || x.is_control()) {
+        problems.add(
+            format!("{at}.image"),
+            format!(
+                "is `{}`; expected an image reference such as `busybox:1.36`, 255 characters at most",
+                image
+            ),
+        );
+    }
+}
+
 fn refuse_unsupported(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) {
     let awsvpc = "no such field: ECS does not take it with networkMode awsvpc";
     let none = "no such field";
@@ -235,6 +237,9 @@ fn refuse_unsupported(c: &wire::ContainerDefinition, at: &str, problems: &mut Pr
             "`no-new-privileges`",
         );
     }
+}
+
+fn refuse_overlong(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) {
     bounded(&c.environment, &format!("{at}.environment"), problems);
     bounded(&c.mount_points, &format!("{at}.mountPoints"), problems);
     bounded(&c.port_mappings, &format!("{at}.portMappings"), problems);

@@ -75,6 +75,7 @@ fn a_whole_definition_becomes_a_task() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of one row a field")]
 fn each_bad_field_is_named_with_what_was_expected() {
     let first = "/containerDefinitions/0";
     let table: Vec<(String, Value, &str, &str)> = vec![
@@ -276,7 +277,7 @@ fn a_spec_survives_being_recorded() {
 proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-        let _ = parse(&bytes);
+        parse(&bytes).ok();
     }
 
     /// Any value in any place gives a task or a named field, never a panic.
