@@ -1,0 +1,88 @@
+use super::*;
+
+fn from(text: &str) -> Result<Config, ConfigError> {
+    let mut source = Source::default();
+    source.add_lines(text, "test.config");
+    Config::from_source(source)
+}
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    let config = from("").unwrap();
+    assert_eq!((config.cluster.as_str(), config.pool.warm, config.pool.mtu), ("default", 1, 9001));
+    assert!(config.pool.block_imds);
+    assert_eq!(config.paths.admin_socket, Path::new("/run/berth/admin.sock"));
+}
+
+#[test]
+fn a_file_of_the_official_agent_is_read() {
+    let config = from(
+        "# my cluster\nECS_CLUSTER=arn:aws:ecs:us-west-2:111122223333:cluster/prod\nECS_CONTAINER_STOP_TIMEOUT=1m30s\n\
+         ECS_AVAILABLE_LOGGING_DRIVERS=[\"json-file\"]\nECS_LOGLEVEL=debug\nHTTP_PROXY=http://proxy:3128\nECS_AWSVPC_BLOCK_IMDS=F\n",
+    )
+    .unwrap();
+    assert_eq!(config.cluster, "arn:aws:ecs:us-west-2:111122223333:cluster/prod");
+    assert_eq!(config.cluster_name.as_str(), "prod");
+    assert_eq!(config.stop_timeout, Duration::from_secs(90));
+    assert_eq!(config.log_level, tracing::Level::DEBUG);
+    assert!(!config.pool.block_imds);
+    assert_eq!(config.unused, ["ECS_AVAILABLE_LOGGING_DRIVERS"]);
+}
+
+#[test]
+fn lists_of_ids_are_parsed() {
+    let config = from("BERTH_SUBNETS=subnet-12345678, subnet-abcdef01\nBERTH_DNS_SERVERS=[\"10.0.0.2\"]").unwrap();
+    assert_eq!(config.pool.subnets.len(), 2);
+    assert_eq!(config.pool.dns_servers, ["10.0.0.2".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn each_bad_value_names_its_key_its_line_and_what_was_expected() {
+    let table = [
+        ("BERTH_WARM_SLOTS=many", "BERTH_WARM_SLOTS (test.config line 1): is `many`", "whole number from 0 to 120"),
+        ("\nBERTH_WARM_SLOTS=-1", "test.config line 2", "whole number"),
+        ("BERTH_MTU=100000", "BERTH_MTU", "1280 to 9001"),
+        ("BERTH_LEASE_TIMEOUT=5", "BERTH_LEASE_TIMEOUT", "duration such as 30s"),
+        ("ECS_CONTAINER_STOP_TIMEOUT=0s", "ECS_CONTAINER_STOP_TIMEOUT", "at least 1s"),
+        ("ECS_CLUSTER=a b", "ECS_CLUSTER", "a cluster name"),
+        ("ECS_LOGLEVEL=loud", "ECS_LOGLEVEL", "crit, error, warn, info, debug"),
+        ("ECS_AWSVPC_BLOCK_IMDS=maybe", "ECS_AWSVPC_BLOCK_IMDS", "true or false"),
+        ("BERTH_SUBNETS=net-1", "BERTH_SUBNETS", "subnet-"),
+        ("BERTH_RUN_DIR=run", "BERTH_RUN_DIR", "absolute path"),
+        ("BERTH_EC2_ENDPOINT=localhost:1", "BERTH_EC2_ENDPOINT", "http://"),
+        ("BERTH_CONTAINERD_NAMESPACE=a/b", "BERTH_CONTAINERD_NAMESPACE", "letters"),
+        ("BERTH_WARM=1", "BERTH_WARM", "BERTH_WARM_SLOTS"),
+        ("warm slots: 1", "test.config line 1", "KEY=VALUE"),
+    ];
+    for (text, place, expected) in table {
+        let error = from(text).expect_err(text).to_string();
+        assert!(error.contains(place) && error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    assert_eq!(from("BERTH_MTU=1\nBERTH_WARM_SLOTS=x\nnonsense").unwrap_err().0.len(), 3);
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("berth.config");
+    std::fs::write(&file, "BERTH_WARM_SLOTS=3\nECS_CLUSTER=file\n").unwrap();
+    let environment = [("ECS_CLUSTER".into(), "env".into()), ("OTHER".into(), "x".into())];
+    let config = Config::from_source(read(Some(&file), environment).unwrap()).unwrap();
+    assert_eq!((config.cluster.as_str(), config.pool.warm), ("env", 3));
+    let missing = read(Some(&dir.path().join("none")), []).unwrap_err().to_string();
+    assert!(missing.contains("No such file"), "{missing}");
+    std::fs::write(&file, [0xff, 0xfe]).unwrap();
+    assert!(read(Some(&file), []).unwrap_err().to_string().contains("UTF-8"));
+}
+
+#[test]
+fn durations_are_read_as_go_reads_them() {
+    let table = [("0", Some(0)), ("10s", Some(10_000)), ("1h30m", Some(5_400_000)), ("1.5h", Some(5_400_000)), ("300ms", Some(300)), ("5", None), ("", None), ("-1s", None), ("1d", None), ("s", None)];
+    for (text, millis) in table {
+        assert_eq!(value::duration(text), millis.map(Duration::from_millis), "{text}");
+    }
+}

@@ -1,0 +1,236 @@
+//! `make demo`: two example task definitions on two instances of a VPC in a box; shows that they reach each other in one hop without
+//! address translation, and what each reads about itself. Prints an account, writes `target/demo/report.json`, leaves nothing.
+//!
+//! `KEEP=1` leaves everything running and prints commands to try.
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::{
+    image,
+    lab::{Agent, Lab, Settings, arn},
+    leaks::Belongings,
+    process::program,
+};
+use serde_json::{Value, json};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// Prefix of all names of the demo.
+const NAME: &str = "berth-demo";
+
+fn main() -> ExitCode {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("demo: expected to run as root (or through sudo): it makes network namespaces and containers");
+        return ExitCode::FAILURE;
+    }
+    match demo() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\ndemo: FAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo() -> Result<()> {
+    let keep = std::env::var("KEEP").is_ok_and(|v| v == "1");
+    // A path with `/run` in it would be shorter, but everything of the demo is to lie in one place that `make clean` knows.
+    let target = std::path::absolute("target/demo")?;
+    let settings = Settings::new(target.join("lab"), NAME);
+    let start = Instant::now();
+    // What a demo that was killed in its middle left goes first, so that it does not count as the machine's own.
+    settings.sweep().context("sweep what an earlier demo left")?;
+    let before = Belongings::observe(&settings.dir)?;
+    let mut report = Report::default();
+
+    step("One VPC with two subnets in two zones, an instance in each, an agent on each with a warm pool of one");
+    let mut lab = Lab::start(settings)?;
+    match tasks(&mut lab, &mut report) {
+        Ok(()) if keep => {
+            print_keep(&lab)?;
+            lab.keep();
+            return report.write(&target, None);
+        }
+        Ok(()) => {}
+        Err(error) => {
+            lab.print_logs();
+            return Err(error);
+        }
+    }
+
+    step("Stop everything, and look for what is left");
+    lab.stop().inspect_err(|_| lab.print_logs())?;
+    let dir = lab.settings.dir.clone();
+    // Looked at before the lab's own sweep: what the agents leave is theirs to answer for.
+    let left = Belongings::observe(&dir)?.since(&before);
+    drop(lab);
+    report.write(&target, Some(&left))?;
+    ensure!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
+    println!("    nothing: no namespace, link, mount, container, process, cgroup, nftables table or ENI");
+    println!("\nDone in {:.1} s. The same as JSON: {}", start.elapsed().as_secs_f64(), target.join("report.json").display());
+    Ok(())
+}
+
+fn step(text: &str) {
+    println!("\n==> {text}");
+}
+
+/// The facts and timings of the report.
+#[derive(Debug, Default)]
+struct Report(serde_json::Map<String, Value>);
+
+impl Report {
+    fn set(&mut self, key: &str, value: impl Into<Value>) {
+        self.0.insert(key.into(), value.into());
+    }
+
+    fn write(&mut self, target: &Path, left: Option<&[String]>) -> Result<()> {
+        self.set("left_behind", left.map_or(Value::Null, |l| json!(l)));
+        std::fs::create_dir_all(target)?;
+        std::fs::write(target.join("report.json"), serde_json::to_string_pretty(&self.0)? + "\n").context("write report.json")
+    }
+}
+
+fn tasks(lab: &mut Lab, report: &mut Report) -> Result<()> {
+    for agent in &lab.agents {
+        print!("{}", indent(&agent.text(&["slots"])?));
+        let slots = agent.json(&["slots"])?;
+        let micros = slots["slots"][0]["build_micros"].as_u64().context("no slot")?;
+        report.set(&format!("cold_slot_build_micros_{}", agent.instance), micros);
+        println!("    {}: cold slot build {}", agent.instance, millis(micros));
+    }
+
+    step("Run `web` on instance one: busybox httpd on port 80 of its own ENI");
+    let web = launch(&lab.agents[0], &example("web.json")?, report)?;
+    let web_ip = ip(&web)?;
+
+    step("Run `probe` on instance two: it fetches the page from web's ENI address");
+    let mut definition = example("probe.json")?;
+    definition["containerDefinitions"][0]["environment"] = json!([{"name": "WEB_ADDRESS", "value": web_ip}]);
+    let probe = launch(&lab.agents[1], &definition, report)?;
+    let probe_ip = ip(&probe)?;
+
+    step("What they say");
+    let said = wait_for_output(&mut lab.agents[1], &probe, &["page: ", "ttl=", "metadata: {"])?;
+    let page = after(&said, "page: ")?;
+    ensure!(format!("{page}\n") == image::PAGE, "the page is `{page}`, expected `{}`", image::PAGE.trim());
+    println!("    probe got the page: {page}");
+    report.set("page", page);
+
+    let ttl: u32 = after(&said, "ttl=")?.split(' ').next().unwrap_or_default().parse().context("read the TTL")?;
+    // Linux sends with 64; each router on the way takes one.
+    let hops = 64 - ttl;
+    ensure!(hops == 1, "{hops} hops between the tasks, expected 1");
+    println!("    {hops} hop between the tasks (TTL {ttl} of 64 arrives)");
+    report.set("hops", hops);
+
+    let seen = wait_for_output(&mut lab.agents[0], &web, &["url:/"])?;
+    let line = seen.lines().find(|l| l.contains("url:/")).context("web logged no request")?;
+    let peer = line.trim_start_matches('[').trim_start_matches("::ffff:");
+    ensure!(peer.starts_with(&probe_ip), "web saw its peer as `{line}`, expected {probe_ip}: addresses were translated");
+    println!("    no address translation: web saw its peer as {probe_ip}, probe's own ENI address");
+    report.set("peer_seen_by_web", probe_ip.clone());
+
+    own_metadata(lab, &said, (&web, &web_ip), (&probe, &probe_ip), report)
+}
+
+/// What each task reads about itself: probe printed it, web is asked from within its namespace.
+fn own_metadata(lab: &Lab, said: &str, web: (&Value, &str), probe: (&Value, &str), report: &mut Report) -> Result<()> {
+    let probe_metadata: Value = serde_json::from_str(&after(said, "metadata: ")?).context("read probe's metadata")?;
+    let namespace = web.0["network"]["netnsPath"].as_str().context("web has no namespace")?;
+    let path = web.0["containers"][0]["metadataPath"].as_str().context("web has no metadata path")?;
+    let body = e2e::process::run(
+        std::process::Command::new("nsenter")
+            .arg(format!("--net={namespace}"))
+            .args(["busybox", "wget", "-T", "5", "-q", "-O", "-"])
+            .arg(format!("http://169.254.170.2{path}/task")),
+    )?;
+    let web_metadata: Value = serde_json::from_str(&body).context("read web's metadata")?;
+    for (name, metadata, (task, address)) in [("web", web_metadata, web), ("probe", probe_metadata, probe)] {
+        ensure!(metadata["TaskARN"] == task["taskArn"], "{name} reads another task's metadata: {metadata}");
+        let network = &metadata["Containers"][0]["Networks"][0];
+        ensure!(network["IPv4Addresses"] == json!([address]), "{name} reads another address: {network}");
+        println!(
+            "    {name} about itself: {} {}:{}, {} in {}, {}",
+            metadata["Cluster"].as_str().unwrap_or_default(),
+            metadata["Family"].as_str().unwrap_or_default(),
+            metadata["Revision"].as_str().unwrap_or_default(),
+            address,
+            metadata["AvailabilityZone"].as_str().unwrap_or_default(),
+            network["MACAddress"].as_str().unwrap_or_default(),
+        );
+        report.set(&format!("metadata_{name}"), metadata);
+    }
+    ensure!(lab.agents.iter().all(|a| a.process.is_some()), "an agent ended");
+    Ok(())
+}
+
+fn launch(agent: &Agent, definition: &Value, report: &mut Report) -> Result<Value> {
+    let (task, command) = agent.run(definition)?;
+    let family = definition["family"].as_str().unwrap_or_default();
+    let micros = task["launchMicros"].as_u64().context("the task has no launch time")?;
+    let lease = task["leaseMicros"].as_u64();
+    report.set(&format!("run_request_to_running_micros_{family}"), micros);
+    report.set(&format!("lease_micros_{family}"), lease);
+    print!("{}", indent(&agent.text(&["tasks"])?));
+    println!(
+        "    {family}: lease of a warm slot {}, run request to RUNNING {} (the whole command {:.0} ms)",
+        lease.map_or("-".into(), millis),
+        millis(micros),
+        command.as_secs_f64() * 1e3
+    );
+    Ok(task)
+}
+
+fn example(name: &str) -> Result<Value> {
+    let path = PathBuf::from("docs/examples").join(name);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {} (run from the top of the checkout)", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))
+}
+
+fn ip(task: &Value) -> Result<String> {
+    Ok(task["network"]["ipv4"][0].as_str().with_context(|| format!("no address in {task}"))?.to_owned())
+}
+
+/// The task's output once it holds all of these texts.
+fn wait_for_output(agent: &mut Agent, task: &Value, texts: &[&str]) -> Result<String> {
+    agent.wait("the task's output", |agent| {
+        let output = agent.text(&["logs", arn(task)?])?;
+        if let Some(missing) = texts.iter().find(|t| !output.contains(**t)) {
+            bail!("no `{missing}` in the output of {}:\n{output}", arn(task)?);
+        }
+        Ok(Some(output))
+    })
+}
+
+/// The rest of the line behind a text.
+fn after(output: &str, text: &str) -> Result<String> {
+    let (_, rest) = output.split_once(text).with_context(|| format!("no `{text}` in:\n{output}"))?;
+    Ok(rest.lines().next().unwrap_or_default().to_owned())
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+fn millis(micros: u64) -> String {
+    let duration = Duration::from_micros(micros);
+    if micros < 1000 { format!("{micros} us") } else { format!("{:.1} ms", duration.as_secs_f64() * 1e3) }
+}
+
+fn print_keep(lab: &Lab) -> Result<()> {
+    let (berth, vpcbox) = (program("berth")?, program("vpcbox")?);
+    println!("\nEverything is left running (KEEP=1). Try:");
+    for agent in &lab.agents {
+        println!("    export BERTH_ADMIN_SOCKET={}      # the agent on {}", agent.socket.display(), agent.instance);
+    }
+    println!("    {} status", berth.display());
+    println!("    {} tasks", berth.display());
+    println!("    {} run docs/examples/web.json", berth.display());
+    println!("    {} exec --name {NAME} {} -- ip addr", vpcbox.display(), lab.agents[0].instance_id);
+    println!("    ip netns");
+    println!("The next `make demo` (or `make demo-down`) removes it all.");
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! What an agent or the box can leave behind on a machine, looked at from outside: with system tools, not with Berth's own code.
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Things on this machine by name. Two of them are compared: before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Belongings {
+    /// Named network namespaces.
+    pub namespaces: BTreeSet<String>,
+    /// Links of the machine's own namespace.
+    pub links: BTreeSet<String>,
+    /// Mount points.
+    pub mounts: BTreeSet<String>,
+    /// nftables tables of the machine's own namespace.
+    pub nftables: BTreeSet<String>,
+    /// Cgroups of tasks.
+    pub cgroups: BTreeSet<String>,
+    /// Processes that work in the lab's directory: agents, the box, containerd, shims, loggers.
+    pub processes: BTreeSet<String>,
+}
+
+impl Belongings {
+    /// What there is now; processes are those that name `lab` in their command line.
+    pub fn observe(lab: &Path) -> Result<Self> {
+        Ok(Self {
+            namespaces: names(Path::new("/run/netns")),
+            links: names(Path::new("/sys/class/net")),
+            mounts: mounts()?.into_iter().map(|m| m.display().to_string()).collect(),
+            nftables: nftables()?,
+            cgroups: cgroups(),
+            processes: processes(lab)?.into_iter().map(|(pid, command)| format!("{pid} {command}")).collect(),
+        })
+    }
+
+    /// What is here and was not there before, a line each.
+    pub fn since(&self, before: &Self) -> Vec<String> {
+        let mut left = Vec::new();
+        let mut compare = |kind: &str, now: &BTreeSet<String>, then: &BTreeSet<String>| {
+            left.extend(now.difference(then).map(|name| format!("{kind} {name}")));
+        };
+        compare("namespace", &self.namespaces, &before.namespaces);
+        compare("link", &self.links, &before.links);
+        compare("mount", &self.mounts, &before.mounts);
+        compare("nftables", &self.nftables, &before.nftables);
+        compare("cgroup", &self.cgroups, &before.cgroups);
+        compare("process", &self.processes, &before.processes);
+        left
+    }
+}
+
+fn names(directory: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// All mount points of this mount namespace, in the order of mounting.
+pub fn mounts() -> Result<Vec<PathBuf>> {
+    let text = fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect())
+}
+
+fn nftables() -> Result<BTreeSet<String>> {
+    let output = Command::new("nft").args(["list", "tables"]).output().context("run nft (package nftables)")?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+}
+
+/// Directories of tasks below the agent's cgroup, in every hierarchy.
+fn cgroups() -> BTreeSet<String> {
+    let root = Path::new("/sys/fs/cgroup");
+    let mut found = BTreeSet::new();
+    for hierarchy in std::iter::once(root.to_owned()).chain(directories(root)) {
+        for task in directories(&hierarchy.join("berth")) {
+            found.insert(task.display().to_string());
+        }
+    }
+    found
+}
+
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+/// Processes that name a directory in their command line: id and command. This process is left out.
+pub fn processes(lab: &Path) -> Result<Vec<(i32, String)>> {
+    let wanted = format!("{}/", lab.display());
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("read /proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned();
+        if command.contains(&wanted) && pid != std::process::id().cast_signed() {
+            found.push((pid, command));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,76 @@
+//! What the whole-program tests share.
+
+use e2e::{
+    image,
+    lab::{Lab, Settings},
+    process,
+};
+use serde_json::{Value, json};
+use std::{
+    ops::{Deref, DerefMut},
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Labs are brought up one at a time: two cores hold one containerd, one box and two agents well, and no more.
+static ONE_LAB: Mutex<()> = Mutex::new(());
+
+/// The right to have a lab.
+pub(crate) fn single() -> MutexGuard<'static, ()> {
+    ONE_LAB.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A lab and the right to have it.
+pub(crate) struct OneLab {
+    lab: Lab,
+    // Dropped after the lab.
+    _single: MutexGuard<'static, ()>,
+}
+
+impl Deref for OneLab {
+    type Target = Lab;
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+impl DerefMut for OneLab {
+    fn deref_mut(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+}
+
+/// A lab of this name with warm pools; `agent` are more lines for the agents' settings.
+pub(crate) fn lab(name: &str, agent: &str) -> OneLab {
+    let single = single();
+    OneLab { lab: lab_with(&single, name, agent), _single: single }
+}
+
+/// As [`lab`], for a test that keeps the right itself.
+pub(crate) fn lab_with(_single: &MutexGuard<'static, ()>, name: &str, agent: &str) -> Lab {
+    assert!(nix::unistd::geteuid().is_root(), "these tests make namespaces and containers: expected to run as root");
+    // Not under target/: containerd's socket must fit into 107 bytes.
+    let mut settings = Settings::new(std::env::temp_dir().join(format!("berth-e2e-{name}")), &format!("bt-{name}"));
+    settings.agent += agent;
+    Lab::start(settings).unwrap()
+}
+
+/// A task of one container that runs a line of shell.
+pub(crate) fn busybox(family: &str, line: &str) -> Value {
+    json!({
+        "family": family,
+        "networkMode": "awsvpc",
+        "containerDefinitions": [{"name": "main", "image": image::IMAGE, "memory": 64, "entryPoint": ["sh", "-c"], "command": [line], "stopTimeout": 1}]
+    })
+}
+
+/// A task that does nothing for long.
+pub(crate) fn sleeper(family: &str) -> Value {
+    busybox(family, "exec sleep 1000")
+}
+
+/// Fetches a URL from within a task's namespace, with its containers' own wget.
+pub(crate) fn in_namespace(task: &Value, url: &str) -> anyhow::Result<String> {
+    let namespace = task["network"]["netnsPath"].as_str().unwrap();
+    process::run(Command::new("nsenter").arg(format!("--net={namespace}")).args(["busybox", "wget", "-T", "5", "-q", "-O", "-", url]))
+}
