@@ -203,9 +203,9 @@ impl Lab {
     }
 
     /// Turns the box's knobs: delays and faults.
-    pub fn knob(&self, knobs: &Value) -> Result<()> {
+    pub fn knob(&self, knobs: &[&str]) -> Result<()> {
         let mut command = Command::new(program("vpcbox")?);
-        command.args(["knob", "--endpoint", &self.endpoint, &knobs.to_string()]);
+        command.args(["knob", "--name", &self.settings.name]).args(knobs);
         run(&mut command).map(drop)
     }
 

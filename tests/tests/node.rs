@@ -204,12 +204,12 @@ fn broken_settings_end_the_agent_with_the_reason_and_exit_code_5() {
 fn a_link_that_never_shows_up_is_given_back_and_the_task_told() {
     let mut lab = lab("nolink", "BERTH_LINK_TIMEOUT=2s\nBERTH_LEASE_TIMEOUT=12s\n");
     // The warm slot is taken by the first task; the refill and every ENI after it stay without a link.
-    lab.knob(&json!({"link_never": 100})).unwrap();
+    lab.knob(&["link-never=100"]).unwrap();
     let agent = &mut lab.agents[0];
     agent.run(&sleeper("first")).unwrap();
     let text = agent.run(&sleeper("second")).unwrap_err().to_string();
     assert!(text.contains("Timeout waiting for network interface provisioning") && text.contains("link"), "{text}");
-    lab.knob(&json!({"reset": true})).unwrap();
+    lab.knob(&["reset"]).unwrap();
     lab.agents[0].drain().unwrap();
     assert_eq!(namespaces(&lab.agents[0]), Vec::<String>::new());
 }
@@ -217,12 +217,12 @@ fn a_link_that_never_shows_up_is_given_back_and_the_task_told() {
 #[test]
 fn ec2_refusing_fails_the_task_with_ec2s_words() {
     let mut lab = lab("refused", "BERTH_LEASE_TIMEOUT=10s\n");
-    lab.knob(&json!({"fail": [{"action": "CreateNetworkInterface", "code": "UnauthorizedOperation", "times": 100}]})).unwrap();
+    lab.knob(&["fail=CreateNetworkInterface:UnauthorizedOperation:100"]).unwrap();
     let agent = &mut lab.agents[0];
     agent.run(&sleeper("first")).unwrap();
     let text = agent.run(&sleeper("second")).unwrap_err().to_string();
     assert!(text.contains("UnauthorizedOperation"), "{text}");
-    lab.knob(&json!({"reset": true})).unwrap();
+    lab.knob(&["reset"]).unwrap();
     lab.agents[0].drain().unwrap();
 }
 

@@ -1,1 +1,9 @@
 //! Behavioural fakes of the ports and namespaces for tests (dev-dependency only).
+pub mod cloud;
+pub mod crash;
+pub mod journal;
+pub mod network;
+
+pub mod netns;
+pub mod containers;
+pub mod lease;

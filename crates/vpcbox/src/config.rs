@@ -1,6 +1,6 @@
 //! `vpc.toml`: what the VPC in a box is made of.
 //!
-//! The text is read in two steps: [`raw`] mirrors the file (serde), [`check`] turns it into a [`Config`] in which every id is
+//! The text is read in two steps: `raw` mirrors the file (serde), `check` turns it into a [`Config`] in which every id is
 //! given, every reference is an id, and every block lies where it must. The rest of the crate sees only [`Config`]. An error
 //! names the line, the key and what was expected, because this file is written by hand.
 
@@ -9,6 +9,7 @@ mod raw;
 
 use crate::fabric::{FabricSpec, SubnetSpec};
 use ipnet::{Ipv4Net, Ipv6Net};
+use sha2::{Digest, Sha256};
 use std::{
     fmt,
     net::SocketAddr,
@@ -199,6 +200,20 @@ impl Config {
             instances: self.instances.iter().map(|i| i.id.clone()).collect(),
         }
     }
+}
+
+/// An id of EC2's form that follows from its parts: `derive_id("eni", &["box", "web"])` is `eni-` and 17 hexadecimal digits,
+/// the same at every start.
+pub fn derive_id(kind: &str, parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in [kind].iter().chain(parts) {
+        // With its length, so that no two lists of parts run together into the same bytes.
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let mut digits = hex::encode(hash.finalize());
+    digits.truncate(17);
+    format!("{kind}-{digits}")
 }
 
 #[cfg(test)]

@@ -25,7 +25,12 @@ fn main() -> ExitCode {
         eprintln!("demo: expected to run as root (or through sudo): it makes network namespaces and containers");
         return ExitCode::FAILURE;
     }
-    match demo() {
+    let result = match std::env::args().nth(1).as_deref() {
+        None => demo(),
+        Some("down") => settings().and_then(|s| s.sweep()),
+        Some(other) => Err(anyhow::anyhow!("`{other}`: expected nothing, or `down`")),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\ndemo: FAILED: {error:#}");
@@ -34,11 +39,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// Where everything of the demo lies.
+fn target() -> Result<PathBuf> {
+    Ok(std::path::absolute("target/demo")?)
+}
+
+fn settings() -> Result<Settings> {
+    Ok(Settings::new(target()?.join("lab"), NAME))
+}
+
 fn demo() -> Result<()> {
     let keep = std::env::var("KEEP").is_ok_and(|v| v == "1");
-    // A path with `/run` in it would be shorter, but everything of the demo is to lie in one place that `make clean` knows.
-    let target = std::path::absolute("target/demo")?;
-    let settings = Settings::new(target.join("lab"), NAME);
+    let (target, settings) = (target()?, settings()?);
     let start = Instant::now();
     // What a demo that was killed in its middle left goes first, so that it does not count as the machine's own.
     settings.sweep().context("sweep what an earlier demo left")?;

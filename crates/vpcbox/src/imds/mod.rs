@@ -1,4 +1,14 @@
-//! IMDSv2, one server per instance.
+//! IMDSv2: the metadata service of an instance, at 169.254.169.254 in the instance's namespace.
+//!
+//! There is one server for each instance, on a listener that was bound inside the instance's namespace: which instance asks is
+//! known by the listener, and a token of one instance is nothing to another. What it tells is asked of the world anew for every
+//! request ([`ImdsView`]), so the tree of MACs grows as soon as an ENI is attached. `tree` lays the facts out as the real
+//! service does, `token` keeps the session tokens, `http` speaks HTTP. Version 1 (no token) is off.
+
+mod http;
+mod token;
+mod tree;
+
 use ipnet::{Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 use std::{
@@ -105,15 +115,26 @@ impl fmt::Debug for ImdsCredentials {
     }
 }
 
-/// Serves the metadata of `instance` on `listener` until `shutdown`. Call it inside a Tokio runtime.
+/// Serves the metadata of `instance` on `listener` until `shutdown`. Call it inside a Tokio runtime. The listener is closed when
+/// the returned task has ended.
 pub fn serve(
     listener: TcpListener,
     view: Arc<dyn ImdsView>,
     instance: String,
     shutdown: CancellationToken,
 ) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let _keep = (listener, view, instance);
-        shutdown.cancelled().await;
-    })
+    tokio::spawn(http::serve(listener, http::Server::new(view, instance), shutdown))
 }
+
+/// Lower case with colons, as EC2 writes MACs.
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// RFC 3339 with whole seconds and `Z`, as IMDS writes times.
+fn time_text(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,2 @@
+//! Replaced by the benchmark of this crate.
+fn main() {}

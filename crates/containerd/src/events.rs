@@ -1,0 +1,218 @@
+//! Exits as they happen, on one bounded channel, from one task.
+//!
+//! ```text
+//!  start ──watch queue──► Watcher ──one Wait for each running container──► containerd
+//!                            └──ContainerEvent──► engine
+//! ```
+//!
+//! An exit is learned from a Wait and not from containerd's event stream: a Wait on a process that has ended already answers at
+//! once, so nothing is lost between two connections, while the stream forgets what nobody listened to. The stream is only held open
+//! because it ends the moment that containerd goes. (Its call does not even return before the first event, which is why a filter
+//! that matches nothing makes it a plain wire.)
+
+use crate::{
+    Inner,
+    client::QUERY_DEADLINE,
+    error::{Fault, Result, within},
+    observe,
+    process,
+};
+use berth_types::{
+    Timestamp,
+    ids::ContainerId,
+    ports::{CONTAINER_EVENT_QUEUE, ContainerEvent},
+};
+use containerd_client::{
+    services::v1::{SubscribeRequest, WaitRequest, WaitResponse},
+    types::v1::Status,
+};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval_at, sleep},
+};
+
+/// Starts that may wait for the watcher: as many as exits may wait for the engine.
+pub(crate) const WATCH_QUEUE: usize = CONTAINER_EVENT_QUEUE;
+/// First wait before trying to reach containerd again: its restart takes some hundred milliseconds.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Longest: what an operator who starts containerd again is ready to wait.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often a silent containerd is asked whether it still answers; one that hangs does not close its socket.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(15);
+/// No such topic exists.
+const SILENT_FILTER: &str = "topic==\"/berth/none\"";
+
+/// A process to wait for.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) id: ContainerId,
+    pub(crate) pid: u32,
+}
+
+/// Runs until nobody listens any more.
+pub(crate) async fn run(inner: Arc<Inner>, starts: mpsc::Receiver<Watch>, events: mpsc::Sender<ContainerEvent>) {
+    Watcher { inner, starts, events, waits: JoinSet::new(), watched: HashMap::new(), resync: false }.run().await;
+}
+
+struct Watcher {
+    inner: Arc<Inner>,
+    starts: mpsc::Receiver<Watch>,
+    events: mpsc::Sender<ContainerEvent>,
+    waits: JoinSet<(ContainerId, std::result::Result<WaitResponse, tonic::Status>)>,
+    /// Processes with a Wait under way, and where the kernel counts their memory kills.
+    watched: HashMap<ContainerId, Option<PathBuf>>,
+    /// A hint was dropped: `Resync` is owed.
+    resync: bool,
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        let mut backoff = BACKOFF_MIN;
+        let mut told = false;
+        while !self.events.is_closed() {
+            match self.connect().await {
+                Ok(()) => {
+                    backoff = BACKOFF_MIN;
+                    told = true;
+                    tracing::info!("containerd answers");
+                    self.follow().await;
+                    tracing::warn!("containerd does not answer any more");
+                }
+                Err(fault) if told || backoff == BACKOFF_MIN => {
+                    tracing::warn!(error = %fault, "containerd cannot be reached");
+                }
+                Err(fault) => tracing::debug!(error = %fault, "containerd cannot be reached"),
+            }
+            if told || backoff == BACKOFF_MIN {
+                self.tell(ContainerEvent::Disconnected);
+                told = false;
+            }
+            self.waits.abort_all();
+            while self.waits.join_next().await.is_some() {}
+            self.watched.clear();
+            sleep(backoff).await;
+            backoff = (backoff * 3 / 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Waits for everything that runs, then tells the engine to look.
+    async fn connect(&mut self) -> Result<()> {
+        let processes = within(QUERY_DEADLINE, observe::processes(&self.inner.client)).await?;
+        for process in processes {
+            let Ok(id) = process.container_id.parse() else { continue };
+            // Also one that has ended: its Wait answers at once, and the hint is only doubled.
+            if matches!(process.status(), Status::Created | Status::Running | Status::Paused | Status::Pausing) {
+                self.watch(Watch { id, pid: process.pid });
+            }
+        }
+        self.resync = true;
+        Ok(())
+    }
+
+    /// Passes hints on until the connection is lost or nobody listens.
+    async fn follow(&mut self) {
+        let client = self.inner.client.clone();
+        let mut wire = Box::pin(async move {
+            let request = client.ask(SubscribeRequest { filters: vec![SILENT_FILTER.to_owned()] });
+            // Returns when the connection ends; a stream that should come after all is read to its end.
+            if let Ok(reply) = client.events().subscribe(request).await {
+                let mut stream = reply.into_inner();
+                while let Ok(Some(_)) = stream.message().await {}
+            }
+        });
+        let mut health = interval_at(Instant::now() + HEALTH_INTERVAL, HEALTH_INTERVAL);
+        health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let events = self.events.clone();
+        loop {
+            let resync = self.resync;
+            // Every arm is cancel-safe: a queue, a join set, a clock, a future that is kept, a permit not yet used.
+            tokio::select! {
+                start = self.starts.recv() => match start {
+                    Some(watch) => self.watch(watch),
+                    None => return,
+                },
+                Some(done) = self.waits.join_next(), if !self.waits.is_empty() => {
+                    if self.ended(done).is_err() { return }
+                }
+                permit = events.reserve(), if resync => {
+                    let Ok(permit) = permit else { return };
+                    permit.send(ContainerEvent::Resync);
+                    self.resync = false;
+                }
+                () = &mut wire => return,
+                () = events.closed() => return,
+                _ = health.tick() => {
+                    if !answers(&self.inner).await { return }
+                }
+            }
+        }
+    }
+
+    fn watch(&mut self, watch: Watch) {
+        if self.watched.contains_key(&watch.id) {
+            return;
+        }
+        self.watched.insert(watch.id.clone(), observe::memory_cgroup(watch.pid));
+        let client = self.inner.client.clone();
+        self.waits.spawn(async move {
+            let request = client.ask(WaitRequest { container_id: watch.id.to_string(), exec_id: String::new() });
+            // No deadline: it lasts as long as the container, and ends with the connection.
+            let reply = client.tasks().wait(request).await;
+            (watch.id, reply.map(tonic::Response::into_inner))
+        });
+    }
+
+    /// Takes the answer of a Wait; an error is a lost connection.
+    fn ended(&mut self, done: std::result::Result<(ContainerId, std::result::Result<WaitResponse, tonic::Status>), tokio::task::JoinError>) -> std::result::Result<(), ()> {
+        let Ok((id, reply)) = done else {
+            self.resync = true;
+            return Ok(());
+        };
+        let cgroup = self.watched.remove(&id).flatten();
+        match reply {
+            Ok(exit) => {
+                let code = exit.exit_status;
+                let at = process::time(exit.exited_at).unwrap_or_else(Timestamp::now);
+                let oom = code != 0 && cgroup.is_some_and(|dir| observe::oom_kills(&dir) > 0);
+                tracing::debug!(container = id.short(), code, oom, "container ended");
+                self.tell(ContainerEvent::Exited { id, code, at, oom });
+                Ok(())
+            }
+            Err(status) if crate::error::lost_connection(&status) => Err(()),
+            Err(status) => {
+                // Removed under us, most likely: the engine looks for itself.
+                tracing::debug!(container = id.short(), error = status.message(), "wait ended without an exit");
+                self.resync = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn tell(&mut self, event: ContainerEvent) {
+        if self.events.try_send(event).is_err() {
+            self.resync = true;
+        }
+    }
+}
+
+async fn answers(inner: &Inner) -> bool {
+    let version = async { inner.client.version().version(inner.client.ask(())).await.map_err(Fault::rpc("version")) };
+    within(QUERY_DEADLINE, version).await.is_ok()
+}
+
+impl Inner {
+    /// Has the process waited for. Nobody may be listening (a command that only imports), and a full queue is a lost hint.
+    pub(crate) fn watch(&self, id: &ContainerId, pid: u32) {
+        if self.starts.try_send(Watch { id: id.clone(), pid }).is_err() {
+            tracing::debug!(container = id.short(), "exit will be seen at the next look only");
+        }
+    }
+}
+

@@ -1,0 +1,411 @@
+//! The loop. It owns the world: takes events one at a time, asks the planner, publishes a snapshot, spawns the ops, and hears of
+//! their results. Nothing else happens here, and nothing here waits for an op.
+//!
+//! ```text
+//!   assignments (128) ─┐
+//!   removals (16)      ├─► take ─► settle ─► plan ─► publish ─► spawn ─┐
+//!   runtime hints (512)┤                                               │
+//!   results (JoinSet) ◄┴───────────────────────────────────────────────┘
+//! ```
+
+use crate::{
+    backoff::{Now, Retry},
+    config::EngineConfig,
+    machine::{Act, Notice, Recovery, World},
+    ops::{self, Op, Outcome},
+    plan, recover, snapshot,
+};
+use berth_types::{
+    Chain,
+    assignment::{ASSIGNMENT_QUEUE, Assignment, AssignmentError},
+    ids::TaskArn,
+    lease::LeaseHandle,
+    ports::{ContainerEvent, Containers, Durability, Journal, Table},
+    task::{EngineSnapshot, TaskSnapshot},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Removals that may wait: people make them, one at a time.
+const REMOVAL_QUEUE: usize = 16;
+/// Events taken before the planner is asked again. A burst of exits costs one plan and one snapshot, and no event waits for more
+/// than this many others.
+const BATCH: usize = 64;
+/// How long ops that are under way may still take at shutdown. What is cut off then is found again at the next start.
+const LAST_OPS: Duration = Duration::from_secs(5);
+
+/// Through what the engine touches the world.
+#[derive(Clone)]
+pub struct Deps {
+    /// The container runtime.
+    pub containers: Arc<dyn Containers>,
+    /// Where tasks are recorded.
+    pub journal: Arc<dyn Journal>,
+    /// The ENI manager.
+    pub leases: LeaseHandle,
+}
+
+impl std::fmt::Debug for Deps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deps").field("leases", &self.leases).finish_non_exhaustive()
+    }
+}
+
+/// Why a task was not removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RemoveError {
+    /// No such task.
+    #[error("there is no task {0}")]
+    NoSuchTask(TaskArn),
+    /// It runs, or its containers and its slot are still being given back.
+    #[error("task {0} has not come to its end yet; stop it first")]
+    NotStopped(TaskArn),
+    /// Too many removals wait.
+    #[error("the engine is busy: {REMOVAL_QUEUE} removals wait already")]
+    Busy,
+    /// The engine is gone: the agent is going down.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+#[derive(Debug)]
+struct Removal {
+    task: TaskArn,
+    reply: oneshot::Sender<Result<(), RemoveError>>,
+}
+
+/// Everyone's door to the engine.
+#[derive(Debug, Clone)]
+pub struct EngineHandle {
+    /// What is to be run and stopped. Use `try_send`: a full queue is an answer.
+    pub assignments: mpsc::Sender<Assignment>,
+    /// What there is.
+    pub snapshot: watch::Receiver<Arc<EngineSnapshot>>,
+    removals: mpsc::Sender<Removal>,
+}
+
+impl EngineHandle {
+    /// Cleans up a stopped task now instead of later: volumes, logs, and the task itself. Answers when that has begun.
+    pub async fn remove(&self, task: &TaskArn) -> Result<(), RemoveError> {
+        let (reply, answer) = oneshot::channel();
+        self.removals.try_send(Removal { task: task.clone(), reply }).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => RemoveError::Busy,
+            mpsc::error::TrySendError::Closed(_) => RemoveError::Stopped,
+        })?;
+        answer.await.unwrap_or(Err(RemoveError::Stopped))
+    }
+}
+
+/// Someone who waits for a change to be durable.
+struct Waiter {
+    task: TaskArn,
+    change: u64,
+    reply: oneshot::Sender<Result<(), AssignmentError>>,
+}
+
+/// The task engine. [`Engine::run`] is all it does.
+pub struct Engine {
+    config: EngineConfig,
+    deps: Deps,
+    start: Instant,
+    world: World,
+    waiters: Vec<Waiter>,
+    ops: JoinSet<Outcome>,
+    assignments: mpsc::Receiver<Assignment>,
+    removals: mpsc::Receiver<Removal>,
+    published: watch::Sender<Arc<EngineSnapshot>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Something that happened.
+enum Event {
+    Assigned(Assignment),
+    Removal(Removal),
+    Hint(ContainerEvent),
+    Done(Outcome),
+    Time,
+}
+
+impl Engine {
+    /// An engine that has not begun.
+    pub fn new(config: EngineConfig, deps: Deps) -> (Self, EngineHandle) {
+        let (assignments, assigned) = mpsc::channel(ASSIGNMENT_QUEUE);
+        let (removals, removed) = mpsc::channel(REMOVAL_QUEUE);
+        let (published, snapshot) = watch::channel(Arc::new(EngineSnapshot::default()));
+        let engine = Self {
+            world: World::new(config.rules()),
+            config,
+            deps,
+            start: Instant::now(),
+            waiters: Vec::new(),
+            ops: JoinSet::new(),
+            assignments: assigned,
+            removals: removed,
+            published,
+        };
+        (engine, EngineHandle { assignments, snapshot, removals })
+    }
+
+    /// Runs until `shutdown`. Tasks keep running behind it.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        self.start = Instant::now();
+        let mut hints = self.deps.containers.events();
+        if !self.load(&shutdown).await {
+            return;
+        }
+        while !shutdown.is_cancelled() {
+            let wake = self.step();
+            tokio::select! {
+                // Cancel safe, all of them: receiving, joining and sleeping lose nothing when another arm wins.
+                () = shutdown.cancelled() => {}
+                event = self.next(&mut hints, wake) => self.take(event),
+            }
+            for _ in 0..BATCH {
+                match self.waiting(&mut hints) {
+                    Some(event) => self.take(event),
+                    None => break,
+                }
+            }
+        }
+        self.finish().await;
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: (self.config.clock)(), tick: self.start.elapsed() }
+    }
+
+    /// Reads the journal, however long that takes: tasks that are recorded there and nowhere else must not be lost, and what
+    /// runs goes on running meanwhile. Answers false at shutdown.
+    async fn load(&mut self, shutdown: &CancellationToken) -> bool {
+        let mut retry: Option<Retry> = None;
+        loop {
+            match self.deps.journal.load(Table::Tasks).await {
+                Ok(records) => {
+                    let (now, rules) = (self.now(), self.world.rules);
+                    for task in recover::from_journal(records, now, &rules) {
+                        self.world.insert(task);
+                    }
+                    tracing::info!(tasks = self.world.tasks.len(), "tasks read from the journal");
+                    return true;
+                }
+                Err(error) => {
+                    tracing::error!(error = %Chain(&error), "tasks cannot be read from the journal");
+                    let next = Retry::after(retry.as_ref(), String::new(), self.now());
+                    let until = self.start + next.not_before;
+                    retry = Some(next);
+                    tokio::select! {
+                        () = shutdown.cancelled() => return false,
+                        () = tokio::time::sleep_until(until) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Plans, publishes, and begins what is to be done; answers when to look again.
+    fn step(&mut self) -> Option<Instant> {
+        let now = self.now();
+        self.world.settle_due(now);
+        let plan = plan::plan(&self.world, &self.config, now);
+        self.world.begin(&plan.ops, now);
+        // Metadata must be able to answer for a container before its process asks.
+        self.publish();
+        for op in plan.ops {
+            self.ops.spawn(ops::run(op, self.deps.clone()));
+        }
+        plan.wake.map(|tick| self.start + tick)
+    }
+
+    async fn next(&mut self, hints: &mut mpsc::Receiver<ContainerEvent>, wake: Option<Instant>) -> Event {
+        let sleep = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(assignment) = self.assignments.recv() => Event::Assigned(assignment),
+            Some(removal) = self.removals.recv() => Event::Removal(removal),
+            Some(hint) = hints.recv() => Event::Hint(hint),
+            Some(result) = self.ops.join_next() => joined(result),
+            () = sleep => Event::Time,
+            // Only without a wake, an op under way and anyone outside: then only shutdown is left.
+            else => std::future::pending().await,
+        }
+    }
+
+    /// An event that is there already.
+    fn waiting(&mut self, hints: &mut mpsc::Receiver<ContainerEvent>) -> Option<Event> {
+        if let Some(result) = self.ops.try_join_next() {
+            return Some(joined(result));
+        }
+        if let Ok(hint) = hints.try_recv() {
+            return Some(Event::Hint(hint));
+        }
+        if let Ok(removal) = self.removals.try_recv() {
+            return Some(Event::Removal(removal));
+        }
+        self.assignments.try_recv().ok().map(Event::Assigned)
+    }
+
+    fn take(&mut self, event: Event) {
+        let now = self.now();
+        match event {
+            Event::Assigned(Assignment::Run { spec, reply }) => {
+                let task = spec.arn.clone();
+                let change = self.world.admit(*spec, now);
+                self.answer_when_durable(task, change, reply);
+            }
+            Event::Assigned(Assignment::Stop { task, reason, code, reply }) => {
+                let change = self.world.request_stop(&task, reason, code);
+                self.answer_when_durable(task, change, reply);
+            }
+            Event::Removal(Removal { task, reply }) => {
+                // Whoever asked may be gone; the removal is wanted all the same.
+                drop(reply.send(self.world.request_remove(&task, now)));
+            }
+            Event::Hint(hint) => self.world.hint(hint, now),
+            Event::Done(outcome) => {
+                log_failure(&outcome);
+                for notice in self.world.apply(outcome, now) {
+                    self.notify(notice);
+                }
+            }
+            Event::Time => {}
+        }
+    }
+
+    fn answer_when_durable(
+        &mut self,
+        task: TaskArn,
+        change: Result<u64, AssignmentError>,
+        reply: oneshot::Sender<Result<(), AssignmentError>>,
+    ) {
+        let change = match change {
+            Ok(change) => change,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        if self.world.tasks.get(&task).is_some_and(|t| t.ledger.durable >= change) {
+            return drop(reply.send(Ok(())));
+        }
+        // Bounded by the commits: each answers all that wait for it, with yes or no.
+        self.waiters.push(Waiter { task, change, reply });
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        let (task, change, answer) = match notice {
+            Notice::Recorded(task, change) => (task, change, Ok(())),
+            Notice::NotRecorded(task, change, why) => (task, change, Err(AssignmentError::NotRecorded(why))),
+        };
+        for waiter in self.waiters.extract_if(.., |w| w.task == task && w.change <= change) {
+            drop(waiter.reply.send(answer.clone()));
+        }
+    }
+
+    /// Publishes what has changed, if anything has.
+    fn publish(&mut self) {
+        let before = Arc::clone(&self.published.borrow());
+        let (recovered, runtime_ok) = (self.world.recovery == Recovery::Done, self.world.runtime.ok);
+        let same = before.recovered == recovered && before.runtime_ok == runtime_ok;
+        if same && self.world.changed.is_empty() {
+            return;
+        }
+        if before.runtime_ok != runtime_ok || before.recovered != recovered {
+            tracing::info!(runtime_ok, recovered, "engine changed");
+            // What tasks wait for may read differently now.
+            let live = self.world.tasks.iter().filter(|(_, t)| t.awaits_cleanup().is_none());
+            self.world.changed.extend(live.map(|(arn, _)| arn.clone()));
+        }
+        let mut next = EngineSnapshot { version: before.version + 1, recovered, runtime_ok, tasks: before.tasks.clone() };
+        for arn in std::mem::take(&mut self.world.changed) {
+            match self.world.tasks.get(&arn) {
+                Some(task) => {
+                    let view = snapshot::task(task, &self.world, &self.config);
+                    log_change(before.tasks.get(&arn).map(AsRef::as_ref), &view);
+                    next.tasks.insert(arn, Arc::new(view));
+                }
+                None => drop(next.tasks.remove(&arn)),
+            }
+        }
+        self.published.send_replace(Arc::new(next));
+    }
+
+    /// Lets ops that are under way come to their end and writes down what they brought.
+    async fn finish(mut self) {
+        let deadline = Instant::now() + LAST_OPS;
+        while self.world.tasks.values().any(|t| t.busy.iter().any(|act| *act != Act::Lease)) || self.world.journal.busy {
+            match tokio::time::timeout_at(deadline, self.ops.join_next()).await {
+                Ok(Some(result)) => self.take(joined(result)),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        // Waits for slots and whatever else is left: dropped, as by a crash.
+        self.ops.abort_all();
+        let last = plan::plan(&self.world, &self.config, self.now()).ops.into_iter().find_map(|op| match op {
+            Op::Commit { records, forgotten, .. } => Some(Op::Commit { records, forgotten, durability: Durability::Intent }),
+            Op::Look { .. } | Op::Announce | Op::RemoveStray { .. } | Op::OfTask { .. } => None,
+        });
+        if let Some(commit) = last
+            && let Ok(outcome) = tokio::time::timeout(LAST_OPS, ops::run(commit, self.deps.clone())).await
+        {
+            self.take(Event::Done(outcome));
+        }
+        self.publish();
+        tracing::info!(tasks = self.world.tasks.len(), "engine stopped, tasks keep running");
+    }
+}
+
+/// An op's result. Ops are not aborted while the loop runs, so what is not a result is a panic, and that is ours to have too.
+fn joined(result: Result<Outcome, tokio::task::JoinError>) -> Event {
+    match result {
+        Ok(outcome) => Event::Done(outcome),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Event::Time,
+    }
+}
+
+/// State changes at info, each once.
+fn log_change(before: Option<&TaskSnapshot>, now: &TaskSnapshot) {
+    let task = &now.spec.arn;
+    let (was, is) = (before.map(TaskSnapshot::last_status), now.last_status());
+    if was != Some(is) {
+        let slot = now.lease.as_ref().map(|l| l.slot.as_str());
+        tracing::info!(%task, status = is, slot, reason = now.stopped_reason, "task changed");
+    }
+    for (index, container) in now.containers.iter().enumerate() {
+        let was = before.and_then(|b| b.containers.get(index)).map(|c| c.known);
+        if was != Some(container.known) {
+            let (name, code) = (&container.name, container.exit_code);
+            tracing::debug!(%task, container = name, status = %container.known, code, reason = container.reason, "container changed");
+        }
+    }
+}
+
+fn log_failure(outcome: &Outcome) {
+    match outcome {
+        Outcome::Committed { result: Err(error), .. } => tracing::error!(error = %Chain(error), "tasks not recorded"),
+        Outcome::Looked { result: Err(error), .. } => tracing::warn!(error = %Chain(error), "containers not listed"),
+        Outcome::Announced { result: Err(error) } => tracing::warn!(error = %Chain(error), "recovery not announced"),
+        Outcome::StrayRemoved { id, result: Err(error) } => {
+            tracing::warn!(container = %id, error = %Chain(error), "stray container not removed");
+        }
+        Outcome::OfTask { task, act, result: Err(error) } => {
+            tracing::warn!(%task, op = ?act, error = %Chain(error), "op failed");
+        }
+        Outcome::Committed { result: Ok(()), .. }
+        | Outcome::Looked { result: Ok(_), .. }
+        | Outcome::Announced { result: Ok(()) }
+        | Outcome::StrayRemoved { result: Ok(()), .. }
+        | Outcome::OfTask { result: Ok(_), .. } => {}
+    }
+}

@@ -1,0 +1,167 @@
+//! The engine's records: one for each task in the journal, and the same with each container, so that a lost journal can be
+//! rebuilt from the runtime. Both carry a version; a version that is no longer written keeps its decoder here.
+
+use crate::machine::{Goal, Life, Remains, Rest, Slot, Stage, StopWish, Task, Times};
+use berth_types::{
+    Timestamp,
+    ids::SlotId,
+    ports::{Record, Table, Write},
+    task::TaskSpec,
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The version that is written.
+pub(crate) const VERSION: u16 = 1;
+
+/// A record that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("the record has version {0}, this agent reads up to {VERSION}")]
+    Version(u16),
+    #[error("the record is damaged")]
+    Damaged(#[source] serde_json::Error),
+    #[error("the record is of task {found}, not of the one it was found with")]
+    Stranger { found: String },
+    #[error("the record holds {found} containers for {expected} in the definition")]
+    Containers { found: usize, expected: usize },
+}
+
+/// Version 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TaskRecord {
+    pub(crate) spec: Arc<TaskSpec>,
+    /// Counts changes of the task: of two records the one with more is the newer.
+    pub(crate) changes: u64,
+    pub(crate) stop: Option<StopWish>,
+    /// The slot that the containers are made in.
+    pub(crate) slot: Option<SlotId>,
+    /// In the order of the definition.
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) times: Times,
+    pub(crate) stopped: Option<Stopped>,
+}
+
+/// A task's end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Stopped {
+    pub(crate) at: Timestamp,
+    /// What is left to do; all of it is repeatable, so a record that lags costs nothing.
+    pub(crate) left: Left,
+}
+
+/// See [`Rest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Left {
+    Containers,
+    Shared,
+    Slot,
+    Files,
+}
+
+/// How a record travels with a container: no journal says its version.
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    version: u16,
+    record: serde_json::Value,
+}
+
+impl TaskRecord {
+    pub(crate) fn of(task: &Task) -> Self {
+        let wish = task.wish.as_ref().map(|(_, wish)| wish.clone());
+        let stop = match &task.goal {
+            Goal::Run => wish,
+            Goal::Stop(wish) => Some(wish.clone()),
+        };
+        let slot = match &task.slot {
+            Slot::Wanted { held } => held.clone(),
+            Slot::Held(lease) => Some(lease.slot.clone()),
+            Slot::Lost(slot) => Some(slot.clone()),
+            Slot::GivenBack => None,
+        };
+        let stopped = match &task.life {
+            Life::Live => None,
+            Life::Stopped { at, rest } => Some(Stopped { at: *at, left: Left::of(*rest) }),
+        };
+        Self {
+            spec: Arc::clone(&task.spec),
+            changes: task.ledger.changes,
+            stop,
+            slot,
+            stages: task.containers.iter().map(|c| c.stage.clone()).collect(),
+            times: task.times.clone(),
+            stopped,
+        }
+    }
+
+    /// The record that goes with a container that is about to be made: the container is in it as made.
+    pub(crate) fn with_container(task: &Task, index: usize, now: Timestamp) -> Self {
+        let mut record = Self::of(task);
+        if let Some(stage) = record.stages.get_mut(index) {
+            stage.created(now);
+        }
+        record
+    }
+
+    /// As a change to the journal.
+    pub(crate) fn write(&self) -> Result<Write, serde_json::Error> {
+        let record = Record { version: VERSION, body: serde_json::to_vec(self)? };
+        Ok(Write::Put { table: Table::Tasks, key: self.spec.arn.to_string(), record })
+    }
+
+    /// From the journal.
+    pub(crate) fn read(key: &str, record: &Record) -> Result<Self, RecordError> {
+        match record.version {
+            VERSION => serde_json::from_slice::<Self>(&record.body).map_err(RecordError::Damaged)?.checked(key),
+            other => Err(RecordError::Version(other)),
+        }
+    }
+
+    /// As bytes that travel with a container.
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&Envelope { version: VERSION, record: serde_json::to_value(self)? })
+    }
+
+    /// From bytes that travelled with a container of this task.
+    pub(crate) fn from_bytes(task: &str, bytes: &[u8]) -> Result<Self, RecordError> {
+        let envelope: Envelope = serde_json::from_slice(bytes).map_err(RecordError::Damaged)?;
+        match envelope.version {
+            VERSION => serde_json::from_value::<Self>(envelope.record).map_err(RecordError::Damaged)?.checked(task),
+            other => Err(RecordError::Version(other)),
+        }
+    }
+
+    fn checked(self, task: &str) -> Result<Self, RecordError> {
+        if self.spec.arn.as_str() != task {
+            return Err(RecordError::Stranger { found: self.spec.arn.to_string() });
+        }
+        let (found, expected) = (self.stages.len(), self.spec.containers.len());
+        if found != expected || expected == 0 {
+            return Err(RecordError::Containers { found, expected });
+        }
+        Ok(self)
+    }
+}
+
+impl Left {
+    fn of(rest: Rest) -> Self {
+        match rest {
+            Rest::Containers => Self::Containers,
+            Rest::Shared => Self::Shared,
+            Rest::Slot => Self::Slot,
+            Rest::Files { .. } => Self::Files,
+        }
+    }
+}
+
+/// Whether a container of this stage was ever asked of the runtime.
+pub(crate) fn was_made(stage: &Stage) -> bool {
+    match stage {
+        Stage::New | Stage::Pulled { .. } => false,
+        Stage::Created { .. } | Stage::Running { .. } => true,
+        Stage::Ended { remains, .. } => *remains != Remains::Never,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,2 @@
+//! Cold slot build against the bare netlink floor.
+fn main() {}

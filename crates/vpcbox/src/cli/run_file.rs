@@ -1,0 +1,60 @@
+//! `/run/vpcbox/NAME.json`: how a box is found by its name. It is a hint only; whether the box is alive is the fabric's claim
+//! on the name.
+
+use crate::serve::Status;
+use anyhow::Context;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Directory of all boxes' files.
+const DIR: &str = "/run/vpcbox";
+
+fn path(name: &str) -> PathBuf {
+    Path::new(DIR).join(format!("{name}.json"))
+}
+
+/// Writes a box's file.
+pub(super) fn write(status: &Status) -> anyhow::Result<()> {
+    fs::create_dir_all(DIR).with_context(|| format!("create {DIR}"))?;
+    write_whole(&path(&status.name), status)
+}
+
+/// Writes a status so that a reader finds all of it or nothing.
+pub(super) fn write_whole(path: &Path, status: &Status) -> anyhow::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let text = serde_json::to_vec_pretty(status)?;
+    fs::write(&new, text).and_then(|()| fs::rename(&new, path)).with_context(|| format!("write {}", path.display()))
+}
+
+/// Reads a box's file.
+pub(super) fn read(name: &str) -> anyhow::Result<Status> {
+    find(name)?.with_context(|| format!("{name} is not up: there is no {}", path(name).display()))
+}
+
+/// Reads a box's file, if there is one.
+pub(super) fn find(name: &str) -> anyhow::Result<Option<Status>> {
+    let path = path(name);
+    match fs::read(&path) {
+        Ok(text) => {
+            let status = serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
+            Ok(Some(status))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+/// Removes a box's file.
+pub(super) fn remove(name: &str) -> anyhow::Result<()> {
+    let path = path(name);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,191 @@
+//! Plugs and unplugs links so that the fabric becomes what the world says.
+//!
+//! Observe, plan, apply: [`Service::links`] says what should be, `plugged` is what this loop has done, [`plan`] is the pure
+//! difference. Anything that fails or changes meanwhile is found again at the next look; a ring of [`Service::changed`] only makes
+//! that look come sooner.
+
+use crate::{
+    fabric::{Fabric, FabricError, Plug},
+    service::Service,
+    world::{
+        LinkView, WantedLink,
+        ids::{AttachmentId, EniId},
+    },
+};
+use async_trait::async_trait;
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Steps on the fabric at a time. The kernel takes one link change at a time anyway; a few in flight keep it busy.
+const PARALLEL: usize = 4;
+/// Pause after a step that failed.
+const RETRY: Duration = Duration::from_millis(200);
+/// A look without any cause: the cure for a cause that was lost.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// What can plug links: the fabric, or a test's stand-in.
+#[async_trait]
+pub trait Hardware: Send + Sync + 'static {
+    /// Makes the ENI show up. Repeatable.
+    async fn plug(&self, plug: Plug) -> Result<(), FabricError>;
+    /// Makes the ENI vanish wherever it is. Repeatable.
+    async fn unplug(&self, eni: &str) -> Result<(), FabricError>;
+}
+
+#[async_trait]
+impl Hardware for Fabric {
+    async fn plug(&self, plug: Plug) -> Result<(), FabricError> {
+        Self::plug(self, plug).await
+    }
+
+    async fn unplug(&self, eni: &str) -> Result<(), FabricError> {
+        Self::unplug(self, eni).await
+    }
+}
+
+/// What is to be done on the fabric now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// A link goes.
+    Unplug(EniId),
+    /// A link comes.
+    Plug(EniId, WantedLink),
+    /// A link that should go is not there: the world is waiting to hear it.
+    Report(EniId, AttachmentId),
+}
+
+/// The difference between what should be and what was done. An ENI has at most one op: a link of an earlier attachment goes
+/// first, the new one comes at the next look.
+pub fn plan(view: &LinkView, plugged: &BTreeMap<EniId, AttachmentId>) -> Vec<Op> {
+    let wanted = |eni| view.wanted.get(eni).map(|w| &w.attachment);
+    let unplug = plugged.iter().filter(|(eni, at)| wanted(*eni) != Some(at)).map(|(eni, _)| Op::Unplug(eni.clone()));
+    let missing = view.wanted.iter().filter(|(eni, _)| !plugged.contains_key(*eni));
+    let plug = missing.map(|(eni, wanted)| Op::Plug(eni.clone(), wanted.clone()));
+    let gone = view.leaving.iter().filter(|(eni, _)| !plugged.contains_key(eni));
+    let report = gone.map(|(eni, at)| Op::Report(eni.clone(), at.clone()));
+    unplug.chain(plug).chain(report).collect()
+}
+
+/// The loop's own state.
+#[derive(Debug)]
+pub struct Wiring<H> {
+    service: Arc<Service>,
+    hardware: Arc<H>,
+    plugged: BTreeMap<EniId, AttachmentId>,
+    /// ENIs whose last step failed: said once at warn, not at every retry.
+    failing: BTreeSet<EniId>,
+}
+
+/// When to look again.
+#[derive(Debug)]
+enum Look {
+    /// At once: something was done.
+    Now,
+    /// When this link is due, or something changes.
+    At(Option<Timestamp>),
+    /// After a pause: a step failed.
+    Later,
+}
+
+impl<H: Hardware> Wiring<H> {
+    /// Nothing is plugged yet.
+    pub fn new(service: Arc<Service>, hardware: Arc<H>) -> Self {
+        Self { service, hardware, plugged: BTreeMap::new(), failing: BTreeSet::new() }
+    }
+
+    /// Makes the fabric what it should be now; the first failure is an error. For the start, when a primary ENI that cannot be
+    /// plugged means that the box does not work.
+    pub async fn settle(&mut self) -> Result<(), (EniId, FabricError)> {
+        loop {
+            let ops = plan(&self.service.links(), &self.plugged);
+            if ops.is_empty() {
+                return Ok(());
+            }
+            if let Some(failed) = self.apply(ops).await.into_iter().next() {
+                return Err(failed);
+            }
+        }
+    }
+
+    /// Follows the world until `shutdown`. An op under way is finished first.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            let wait = match self.look().await {
+                Look::Now => continue,
+                Look::Later => RETRY,
+                Look::At(None) => IDLE,
+                Look::At(Some(due)) => Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default(),
+            };
+            // All three are only reasons to look again; none takes anything with it when it is dropped.
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = self.service.changed() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Look {
+        let view = self.service.links();
+        let ops = plan(&view, &self.plugged);
+        if ops.is_empty() {
+            return Look::At(view.next);
+        }
+        let failed = self.apply(ops).await;
+        for (eni, error) in &failed {
+            let error = error as &dyn std::error::Error;
+            if self.failing.contains(eni) {
+                tracing::debug!(%eni, error, "link still not as it should be");
+            } else {
+                tracing::warn!(%eni, error, "link not as it should be");
+            }
+        }
+        let any_failed = !failed.is_empty();
+        self.failing = failed.into_iter().map(|(eni, _)| eni).collect();
+        if any_failed { Look::Later } else { Look::Now }
+    }
+
+    /// Does all ops; those that failed come back.
+    async fn apply(&mut self, ops: Vec<Op>) -> Vec<(EniId, FabricError)> {
+        let hardware = &self.hardware;
+        let done: Vec<_> = stream::iter(ops)
+            .map(|op| async move {
+                let result = match &op {
+                    Op::Unplug(eni) => hardware.unplug(eni.as_str()).await,
+                    Op::Plug(_, wanted) => hardware.plug(wanted.plug.clone()).await,
+                    Op::Report(..) => Ok(()),
+                };
+                (op, result)
+            })
+            .buffer_unordered(PARALLEL)
+            .collect()
+            .await;
+        let mut failed = Vec::new();
+        for (op, result) in done {
+            match (op, result) {
+                (Op::Unplug(eni), Ok(())) => {
+                    tracing::info!(%eni, "link unplugged");
+                    if let Some(attachment) = self.plugged.remove(&eni) {
+                        self.service.link_gone(&eni, &attachment);
+                    }
+                }
+                (Op::Plug(eni, wanted), Ok(())) => {
+                    tracing::info!(%eni, instance = wanted.plug.instance, "link plugged");
+                    self.plugged.insert(eni, wanted.attachment);
+                }
+                (Op::Report(eni, attachment), _) => self.service.link_gone(&eni, &attachment),
+                (Op::Unplug(eni) | Op::Plug(eni, _), Err(error)) => failed.push((eni, error)),
+            }
+        }
+        failed
+    }
+}
+
+#[cfg(test)]
+mod tests;
