@@ -3,7 +3,6 @@
 use berth_types::{eni::EniSnapshot, task::EngineSnapshot};
 use sd_notify::NotifyState;
 use std::{
-    future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,35 +14,34 @@ use tracing::{debug, info};
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// Says READY when both owners have taken over what was there, then keeps the watchdog fed until the shutdown.
-pub(crate) fn ready(
+pub(crate) async fn ready(
     mut engine: watch::Receiver<Arc<EngineSnapshot>>,
     mut enis: watch::Receiver<Arc<EniSnapshot>>,
     begin: Instant,
     shutdown: CancellationToken,
-) -> impl Future<Output = ()> + Send {
-    async move {
-        let recovered = async {
-            // An owner that is gone ends the agent through its own task.
-            let both = (enis.wait_for(|s| s.recovered).await.is_ok(), engine.wait_for(|s| s.recovered).await.is_ok());
-            let tasks = engine.borrow().tasks.len();
-            info!(tasks, millis = begin.elapsed().as_millis(), recovered = both.0 && both.1, "ready");
-            say(&[NotifyState::Ready, NotifyState::Status(&format!("{tasks} tasks taken over"))]);
-        };
-        let beat = sd_notify::watchdog_enabled().map_or(IDLE, |limit| limit / 3);
-        tokio::select! {
-            // Cut off by the shutdown only, when READY no longer matters.
-            () = recovered => {}
-            () = shutdown.cancelled() => return,
-        }
-        loop {
-            tokio::select! {
-                // Both are cancel-safe: neither holds anything.
-                () = tokio::time::sleep(beat) => say(&[NotifyState::Watchdog]),
-                () = shutdown.cancelled() => break,
-            }
-        }
-        say(&[NotifyState::Stopping]);
+) {
+    let recovered = async {
+        // An owner that is gone ends the agent through its own task.
+        let pool = enis.wait_for(|s| s.recovered).await.is_ok();
+        let both = engine.wait_for(|s| s.recovered).await.is_ok() && pool;
+        let tasks = engine.borrow().tasks.len();
+        info!(tasks, millis = begin.elapsed().as_millis(), recovered = both, "ready");
+        say(&[NotifyState::Ready, NotifyState::Status(&format!("{tasks} tasks taken over"))]);
+    };
+    let beat = sd_notify::watchdog_enabled().map_or(IDLE, |limit| limit / 3);
+    tokio::select! {
+        // Cut off by the shutdown only, when READY no longer matters.
+        () = recovered => {}
+        () = shutdown.cancelled() => return,
     }
+    loop {
+        tokio::select! {
+            // Both are cancel-safe: neither holds anything.
+            () = tokio::time::sleep(beat) => say(&[NotifyState::Watchdog]),
+            () = shutdown.cancelled() => break,
+        }
+    }
+    say(&[NotifyState::Stopping]);
 }
 
 fn say(state: &[NotifyState<'_>]) {

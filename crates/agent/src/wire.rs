@@ -15,7 +15,7 @@ use berth_ec2::{Ec2Cloud, Ec2Config};
 use berth_engine::{Engine, EngineConfig, EngineHandle};
 use berth_eni::{EniConfig, EniHandle, EniManager};
 use berth_metadata::{Metadata, MetadataConfig, MetadataLimits};
-use berth_netns::NetnsBuilder;
+use berth_netns::{NetnsBuilder, ns::Netns};
 use berth_store::SledJournal;
 use berth_types::{
     Timestamp,
@@ -35,7 +35,7 @@ use tokio::{
     sync::mpsc,
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 /// How long the parts may take to end. Acts under way have 5 s of their own; systemd gives the unit 15.
@@ -59,12 +59,19 @@ pub(crate) async fn agent(config: Config) -> Result<()> {
         () = shutdown.cancelled() => return Ok(()),
     };
     let journal = open_journal(&config.paths.data_dir, &instance).await?;
-    let network: Arc<dyn Network> = Arc::new(netns(&config, &instance).await?);
+    let watchers = TaskTracker::new();
+    let network: Arc<dyn Network> = Arc::new(netns(&config, &instance, &watchers, shutdown.clone()).await?);
     let containers: Arc<dyn Containers> = Arc::new(containerd(&config)?);
     let (listeners, listener_queue) = mpsc::channel(LISTENER_QUEUE);
 
     let eni_config = eni_config(&config, &instance, &*cloud).await;
-    let deps = berth_eni::Deps { cloud, network, journal: Arc::clone(&journal), listeners, instance: (*instance).clone() };
+    let deps = berth_eni::Deps {
+        cloud,
+        network,
+        journal: Arc::clone(&journal),
+        listeners,
+        instance: (*instance).clone(),
+    };
     let (eni_manager, enis) = EniManager::new(eni_config, deps);
     let deps = berth_engine::Deps { containers, journal, leases: enis.lease.clone() };
     let (engine, engine_handle) = Engine::new(engine_config(&config, &instance), deps);
@@ -80,7 +87,8 @@ pub(crate) async fn agent(config: Config) -> Result<()> {
         engine.run(token).await;
         "the engine"
     });
-    let metadata = start_metadata(&config, &instance, &engine_handle, &enis, listener_queue, shutdown.clone())?;
+    let metadata =
+        start_metadata(&config, &instance, &engine_handle, &enis, listener_queue, shutdown.clone())?;
     let ready = notify::ready(engine_handle.snapshot.clone(), enis.snapshot.clone(), begin, shutdown.clone());
     parts.spawn(async move {
         ready.await;
@@ -95,17 +103,21 @@ pub(crate) async fn agent(config: Config) -> Result<()> {
         Some(Ok(_) | Err(_)) | None => None,
     };
     shutdown.cancel();
-    end(parts, metadata).await;
+    watchers.close();
+    end(parts, watchers, metadata).await;
     early.map_or(Ok(()), |reason| bail!("{reason}"))
 }
 
-async fn end(mut parts: JoinSet<&'static str>, metadata: std::thread::JoinHandle<()>) {
+async fn end(mut parts: JoinSet<&'static str>, watchers: TaskTracker, metadata: std::thread::JoinHandle<()>) {
     let all = async {
         while parts.join_next().await.is_some() {}
+        watchers.wait().await;
         tokio::task::spawn_blocking(move || metadata.join().ok()).await.ok();
     };
     if tokio::time::timeout(SHUTDOWN_DEADLINE, all).await.is_err() {
-        warn!("parts of the agent did not end in time; what they were doing is taken up again at the next start");
+        warn!(
+            "parts of the agent did not end in time; what they were doing is taken up again at the next start"
+        );
     }
     info!("agent stopped; tasks keep running");
 }
@@ -131,7 +143,10 @@ fn stop_on_signals(shutdown: &CancellationToken) -> Result<()> {
                 _ = interrupt.recv() => {}
             }
             if shutdown.is_cancelled() {
-                #[expect(clippy::exit, reason = "the operator asked twice; every act can be cut off here as by kill -9")]
+                #[expect(
+                    clippy::exit,
+                    reason = "the operator asked twice; every act can be cut off here as by kill -9"
+                )]
                 std::process::exit(1);
             }
             shutdown.cancel();
@@ -158,11 +173,17 @@ async fn open_journal(data_dir: &Path, instance: &InstanceFacts) -> Result<Arc<d
     Ok(Arc::new(journal))
 }
 
-async fn netns(config: &Config, instance: &InstanceFacts) -> Result<NetnsBuilder> {
+async fn netns(
+    config: &Config,
+    instance: &InstanceFacts,
+    tracker: &TaskTracker,
+    stop: CancellationToken,
+) -> Result<NetnsBuilder> {
     let mut netns = berth_netns::Config::new(instance.instance_id.clone(), &config.paths.run_dir);
     netns.netns_dir.clone_from(&config.paths.netns_dir);
     netns.bpffs_dir.clone_from(&config.paths.bpf_dir);
-    Ok(NetnsBuilder::start(netns).await?)
+    let home = Netns::current().context("open the agent's own network namespace")?;
+    Ok(NetnsBuilder::start(netns, home, tracker, stop).await?)
 }
 
 /// The client of containerd; the CLI imports images with it too. Connects when it is first used.
@@ -243,7 +264,10 @@ fn start_metadata(
         limits: MetadataLimits::default(),
     };
     let metadata = Metadata::new(settings, engine.snapshot.clone(), enis.snapshot.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("make the metadata runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("make the metadata runtime")?;
     std::thread::Builder::new()
         .name("metadata".into())
         .spawn(move || runtime.block_on(metadata.run(listeners, shutdown)))

@@ -1,2 +1,2 @@
-//! Replaced by the benchmark of this crate.
+//! placeholder
 fn main() {}

@@ -34,7 +34,7 @@ use std::{
 };
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval_at, sleep},
 };
 
@@ -61,11 +61,13 @@ pub(crate) async fn run(inner: Arc<Inner>, starts: mpsc::Receiver<Watch>, events
     Watcher { inner, starts, events, waits: JoinSet::new(), watched: HashMap::new(), resync: false }.run().await;
 }
 
+type Waited = (ContainerId, std::result::Result<WaitResponse, tonic::Status>);
+
 struct Watcher {
     inner: Arc<Inner>,
     starts: mpsc::Receiver<Watch>,
     events: mpsc::Sender<ContainerEvent>,
-    waits: JoinSet<(ContainerId, std::result::Result<WaitResponse, tonic::Status>)>,
+    waits: JoinSet<Waited>,
     /// Processes with a Wait under way, and where the kernel counts their memory kills.
     watched: HashMap<ContainerId, Option<PathBuf>>,
     /// A hint was dropped: `Resync` is owed.
@@ -139,7 +141,7 @@ impl Watcher {
                     None => return,
                 },
                 Some(done) = self.waits.join_next(), if !self.waits.is_empty() => {
-                    if self.ended(done).is_err() { return }
+                    if !self.ended(done) { return }
                 }
                 permit = events.reserve(), if resync => {
                     let Ok(permit) = permit else { return };
@@ -169,11 +171,11 @@ impl Watcher {
         });
     }
 
-    /// Takes the answer of a Wait; an error is a lost connection.
-    fn ended(&mut self, done: std::result::Result<(ContainerId, std::result::Result<WaitResponse, tonic::Status>), tokio::task::JoinError>) -> std::result::Result<(), ()> {
+    /// Takes the answer of a Wait; false when it says that the connection is lost.
+    fn ended(&mut self, done: std::result::Result<Waited, JoinError>) -> bool {
         let Ok((id, reply)) = done else {
             self.resync = true;
-            return Ok(());
+            return true;
         };
         let cgroup = self.watched.remove(&id).flatten();
         match reply {
@@ -183,14 +185,14 @@ impl Watcher {
                 let oom = code != 0 && cgroup.is_some_and(|dir| observe::oom_kills(&dir) > 0);
                 tracing::debug!(container = id.short(), code, oom, "container ended");
                 self.tell(ContainerEvent::Exited { id, code, at, oom });
-                Ok(())
+                true
             }
-            Err(status) if crate::error::lost_connection(&status) => Err(()),
+            Err(status) if crate::error::lost_connection(&status) => false,
             Err(status) => {
                 // Removed under us, most likely: the engine looks for itself.
                 tracing::debug!(container = id.short(), error = status.message(), "wait ended without an exit");
                 self.resync = true;
-                Ok(())
+                true
             }
         }
     }

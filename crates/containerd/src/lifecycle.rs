@@ -45,7 +45,7 @@ impl Inner {
     pub(crate) async fn create(&self, container: &CreateContainer) -> Result<Timestamp> {
         let image = self.images.resolve(&container.spec.image).await?;
         let record = self.record(container, &image)?;
-        let (cgroup, snapshot) = tokio::join!(self.ensure_cgroup(container), self.prepare(&container.id, &image));
+        let (cgroup, snapshot) = tokio::join!(self.ensure_cgroup(container), self.prepare(container, &image));
         let made = match (cgroup, snapshot) {
             (Ok(()), Ok(())) => self.put(record).await,
             (Err(fault), _) | (_, Err(fault)) => Err(fault),
@@ -88,13 +88,13 @@ impl Inner {
     }
 
     /// The container's own layer on the image; one that is there is kept.
-    async fn prepare(&self, id: &ContainerId, image: &Arc<Image>) -> Result<()> {
-        match self.prepare_on(id, &image.chain).await {
+    async fn prepare(&self, container: &CreateContainer, image: &Image) -> Result<()> {
+        match self.prepare_on(&container.id, &image.chain).await {
             Err(fault) if fault.is_not_found() => {
                 // The image was removed and imported again since it was resolved: its snapshot is made anew.
                 self.images.forget(image);
-                let fresh = self.images.resolve(&image.digest_reference()).await.unwrap_or_else(|_| image.clone());
-                self.prepare_on(id, &fresh.chain).await.map(drop)
+                let fresh = self.images.resolve(&container.spec.image).await?;
+                self.prepare_on(&container.id, &fresh.chain).await.map(drop)
             }
             other => other.map(drop),
         }

@@ -239,8 +239,6 @@ impl Engine {
             Some(hint) = hints.recv() => Event::Hint(hint),
             Some(result) = self.ops.join_next() => joined(result),
             () = sleep => Event::Time,
-            // Only without a wake, an op under way and anyone outside: then only shutdown is left.
-            else => std::future::pending().await,
         }
     }
 

@@ -154,14 +154,5 @@ impl Left {
     }
 }
 
-/// Whether a container of this stage was ever asked of the runtime.
-pub(crate) fn was_made(stage: &Stage) -> bool {
-    match stage {
-        Stage::New | Stage::Pulled { .. } => false,
-        Stage::Created { .. } | Stage::Running { .. } => true,
-        Stage::Ended { remains, .. } => *remains != Remains::Never,
-    }
-}
-
 #[cfg(test)]
 mod tests;

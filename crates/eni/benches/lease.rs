@@ -100,6 +100,10 @@ fn report(mut samples: Vec<Duration>) -> Outcome {
         "max_us": max, "promise_p99_us": promise,
     });
     println!("{line}");
+    if cfg!(debug_assertions) {
+        println!("not optimised: the promise is not checked");
+        return Ok(());
+    }
     if p99 > promise {
         Err(format!("p99 is {p99:.1} us, past the promise of {promise:.1} us").into())
     } else {

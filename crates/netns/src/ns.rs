@@ -286,7 +286,7 @@ pub(crate) fn create_named_here(path: &Path) -> Result<Netns, NsError> {
     leave_for_new()?;
     let failed = |source: io::Error| NsError::Mount { path: path.into(), source };
     // O_EXCL and mode 0 as iproute2 does: who loses a race for the name learns of it here.
-    OpenOptions::new().write(true).create_new(true).mode(0).open(path).map_err(failed)?;
+    OpenOptions::new().write(true).create_new(true).mode(0o000).open(path).map_err(failed)?;
     nix::mount::mount(Some(OWN), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .map_err(|e| failed(e.into()))?;
     Netns::open(path)

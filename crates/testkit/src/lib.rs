@@ -1,5 +1,6 @@
 //! Behavioural fakes of the ports and namespaces for tests (dev-dependency only).
 pub mod cloud;
+pub mod containerd;
 pub mod crash;
 pub mod journal;
 pub mod network;

@@ -74,7 +74,12 @@ impl Scratch {
         // Single queues: veth otherwise spends most of its creation on queues for every CPU.
         let queues = "numtxqueues 1 numrxqueues 1";
         let peer = format!("f-{name}");
-        self.ip(&self.host, &format!("link add {name} address {mac} {queues} type veth peer name {peer} {queues} netns {fabric}"))?;
+        self.ip(
+            &self.host,
+            &format!(
+                "link add {name} address {mac} {queues} type veth peer name {peer} {queues} netns {fabric}"
+            ),
+        )?;
         self.ip(&self.fabric, &format!("link set {peer} master br0 up"))
     }
 
@@ -92,7 +97,11 @@ impl Scratch {
     pub fn ip_json(&self, netns: &Netns, args: &str) -> Result<serde_json::Value, Failure> {
         let out = run_ip(netns, &format!("-j -d {args}"))?;
         // Some versions print nothing at all for an empty list.
-        if out.trim_ascii().is_empty() { Ok(serde_json::json!([])) } else { Ok(serde_json::from_slice(&out)?) }
+        if out.trim_ascii().is_empty() {
+            Ok(serde_json::json!([]))
+        } else {
+            Ok(serde_json::from_slice(&out)?)
+        }
     }
 
     /// Threads of this process that are in another network namespace than the process: there must be none after an operation.

@@ -14,11 +14,15 @@ mod up;
 use crate::{config::Config, serve::Status};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::IsTerminal, path::PathBuf, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Parser)]
-#[command(name = "vpcbox", version, about = "A VPC in a box: EC2 and IMDS over a fabric of real network devices")]
+#[command(
+    name = "vpcbox",
+    version,
+    about = "A VPC in a box: EC2 and IMDS over a fabric of real network devices"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -97,7 +101,8 @@ impl Which {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -114,7 +119,11 @@ fn run(command: Command) -> anyhow::Result<()> {
             let config = Config::load(&args.file)?;
             must_be_root()?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-            runtime.context("start the runtime")?.block_on(up::up(config, args.ready_file.as_deref(), args.json))
+            runtime.context("start the runtime")?.block_on(up::up(
+                config,
+                args.ready_file.as_deref(),
+                args.json,
+            ))
         }
         Command::Down(which) => {
             must_be_root()?;
@@ -146,7 +155,8 @@ fn run(command: Command) -> anyhow::Result<()> {
 async fn current_status(name: &str) -> anyhow::Result<Status> {
     let written = run_file::read(name)?;
     let body = client::get(&written.endpoint, crate::service::control::STATUS).await?;
-    let mut status = Status { inventory: serde_json::from_slice(&body).context("read the status")?, ..written.clone() };
+    let mut status =
+        Status { inventory: serde_json::from_slice(&body).context("read the status")?, ..written.clone() };
     for instance in &mut status.inventory.instances {
         let before = written.inventory.instances.iter().find(|i| i.id == instance.id);
         instance.netns = before.and_then(|i| i.netns.clone());

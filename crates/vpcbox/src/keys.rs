@@ -70,8 +70,10 @@ impl Keys {
     pub fn issue(&mut self, instance: &str, now: Timestamp) -> ImdsCredentials {
         self.issued.retain(|_, i| i.credentials.expiration > now);
         let holder = Caller::Instance(instance.to_owned());
-        let good =
-            self.issued.values().find(|i| i.holder == holder && i.credentials.expiration > now + RENEW_BEFORE);
+        let good = self
+            .issued
+            .values()
+            .find(|i| i.holder == holder && i.credentials.expiration > now + RENEW_BEFORE);
         if let Some(issued) = good {
             return issued.credentials.clone();
         }

@@ -53,7 +53,7 @@ pub enum UpError {
         name: String,
         /// Why.
         #[source]
-        source: FabricError,
+        source: Box<FabricError>,
     },
     /// A primary ENI could not be plugged.
     #[error("plug the primary ENI {eni}")]
@@ -62,7 +62,7 @@ pub enum UpError {
         eni: EniId,
         /// Why.
         #[source]
-        source: FabricError,
+        source: Box<FabricError>,
     },
     /// A listener could not be opened.
     #[error("listen on {address} in {place}")]
@@ -119,7 +119,8 @@ impl Vpcbox {
         let service = Service::new(config, &seed, Timestamp::now())
             .map_err(|source| UpError::World { name: name.clone(), source })?;
         let service = Arc::new(service);
-        let fabric = Fabric::up(spec).await.map_err(|source| UpError::Fabric { name, source })?;
+        let fabric =
+            Fabric::up(spec).await.map_err(|source| UpError::Fabric { name, source: Box::new(source) })?;
         match Self::start(service, fabric.clone()).await {
             Ok(running) => Ok(running),
             Err(error) => {
@@ -131,7 +132,7 @@ impl Vpcbox {
 
     async fn start(service: Arc<Service>, fabric: Fabric) -> Result<Self, UpError> {
         let mut wiring = Wiring::new(Arc::clone(&service), Arc::new(fabric.clone()));
-        wiring.settle().await.map_err(|(eni, source)| UpError::Plug { eni, source })?;
+        wiring.settle().await.map_err(|(eni, source)| UpError::Plug { eni, source: Box::new(source) })?;
         let listeners = Listeners::open(service.config(), &fabric)?;
         let address = listeners.address;
         let tasks = TaskTracker::new();
@@ -219,7 +220,8 @@ impl Listeners {
             let place = place.to_owned();
             move |source| UpError::Listen { address, place, source }
         };
-        let first = TcpListener::bind(config.listen).map_err(failed(config.listen, "the machine's own namespace"))?;
+        let first =
+            TcpListener::bind(config.listen).map_err(failed(config.listen, "the machine's own namespace"))?;
         let address = first.local_addr().map_err(failed(config.listen, "the machine's own namespace"))?;
         // The port that the machine gave is free in namespaces that have just been made.
         let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
@@ -228,10 +230,12 @@ impl Listeners {
         let mut imds = Vec::new();
         for instance in &config.instances {
             let local = SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()));
-            let listener = fabric.bind_in_instance(&instance.id, local).map_err(failed(local, &instance.id))?;
+            let listener =
+                fabric.bind_in_instance(&instance.id, local).map_err(failed(local, &instance.id))?;
             api.push((Origin::Vpc, listener));
             let metadata = SocketAddr::from((IMDS_ADDRESS, 80));
-            let listener = fabric.bind_in_instance(&instance.id, metadata).map_err(failed(metadata, &instance.id))?;
+            let listener =
+                fabric.bind_in_instance(&instance.id, metadata).map_err(failed(metadata, &instance.id))?;
             imds.push((instance.id.clone(), listener));
         }
         Ok(Self { address, api, imds })
@@ -249,7 +253,8 @@ struct Door {
 
 impl Door {
     async fn serve(self, listener: TcpListener) {
-        let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
+        let listener =
+            listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
         let listener = match listener {
             Ok(listener) => listener,
             Err(error) => {
@@ -265,7 +270,8 @@ impl Door {
             };
             match accepted {
                 Ok((stream, permit)) => {
-                    let talk = converse(Arc::clone(&self.service), self.origin, stream, self.shutdown.clone());
+                    let talk =
+                        converse(Arc::clone(&self.service), self.origin, stream, self.shutdown.clone());
                     self.tasks.spawn(async move {
                         talk.await;
                         drop(permit);

@@ -20,7 +20,10 @@ use crate::{
     keys::{Caller, Keys},
     knobs::{Faults, Verdict},
     sigv4::{self, Signed},
-    world::{LinkView, StartError, World, ids::{AttachmentId, EniId}},
+    world::{
+        LinkView, StartError, World,
+        ids::{AttachmentId, EniId},
+    },
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};

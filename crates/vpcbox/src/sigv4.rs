@@ -121,9 +121,8 @@ fn check_token(key: &Key<'_>, headers: &HeaderMap) -> Result<(), AuthError> {
 /// `AWS4-HMAC-SHA256 Credential=KEY/DATE/REGION/SERVICE/aws4_request, SignedHeaders=A;B, Signature=HEX`.
 fn parse(header: &str) -> Result<Authorization<'_>, AuthError> {
     let rest = header.strip_prefix(ALGORITHM).ok_or(AuthError::Incomplete("unknown algorithm"))?;
-    let field = |name: &str| {
-        rest.split(',').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='))
-    };
+    let field =
+        |name: &str| rest.split(',').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='));
     let credential = field("Credential").ok_or(AuthError::Incomplete("no Credential"))?;
     let signed_headers = field("SignedHeaders").ok_or(AuthError::Incomplete("no SignedHeaders"))?;
     let signature = field("Signature").ok_or(AuthError::Incomplete("no Signature"))?;

@@ -64,7 +64,8 @@ pub enum Op {
 /// first, the new one comes at the next look.
 pub fn plan(view: &LinkView, plugged: &BTreeMap<EniId, AttachmentId>) -> Vec<Op> {
     let wanted = |eni| view.wanted.get(eni).map(|w| &w.attachment);
-    let unplug = plugged.iter().filter(|(eni, at)| wanted(*eni) != Some(at)).map(|(eni, _)| Op::Unplug(eni.clone()));
+    let unplug =
+        plugged.iter().filter(|(eni, at)| wanted(*eni) != Some(at)).map(|(eni, _)| Op::Unplug(eni.clone()));
     let missing = view.wanted.iter().filter(|(eni, _)| !plugged.contains_key(*eni));
     let plug = missing.map(|(eni, wanted)| Op::Plug(eni.clone(), wanted.clone()));
     let gone = view.leaving.iter().filter(|(eni, _)| !plugged.contains_key(eni));
@@ -120,7 +121,9 @@ impl<H: Hardware> Wiring<H> {
                 Look::Now => continue,
                 Look::Later => RETRY,
                 Look::At(None) => IDLE,
-                Look::At(Some(due)) => Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default(),
+                Look::At(Some(due)) => {
+                    Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default()
+                }
             };
             // All three are only reasons to look again; none takes anything with it when it is dropped.
             tokio::select! {
@@ -170,13 +173,13 @@ impl<H: Hardware> Wiring<H> {
         for (op, result) in done {
             match (op, result) {
                 (Op::Unplug(eni), Ok(())) => {
-                    tracing::info!(%eni, "link unplugged");
+                    tracing::debug!(%eni, "link unplugged");
                     if let Some(attachment) = self.plugged.remove(&eni) {
                         self.service.link_gone(&eni, &attachment);
                     }
                 }
                 (Op::Plug(eni, wanted), Ok(())) => {
-                    tracing::info!(%eni, instance = wanted.plug.instance, "link plugged");
+                    tracing::debug!(%eni, instance = wanted.plug.instance, "link plugged");
                     self.plugged.insert(eni, wanted.attachment);
                 }
                 (Op::Report(eni, attachment), _) => self.service.link_gone(&eni, &attachment),

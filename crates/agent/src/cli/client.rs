@@ -28,7 +28,12 @@ impl Client {
         self.call(Method::GET, path, Bytes::new()).await
     }
 
-    pub(super) async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<T> {
+    pub(super) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
         self.call(method, path, serde_json::to_vec(body)?.into()).await
     }
 
@@ -50,9 +55,9 @@ impl Client {
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(http::StatusCode, Bytes)> {
         let at = self.socket.display();
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .with_context(|| format!("no agent answers on {at}; is `berth agent` running? (--socket names another)"))?;
+        let stream = UnixStream::connect(&self.socket).await.with_context(|| {
+            format!("no agent answers on {at}; is `berth agent` running? (--socket names another)")
+        })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
         let request = Request::builder()
@@ -61,9 +66,14 @@ impl Client {
             .header(http::header::HOST, "berth")
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))?;
-        let response = sender.send_request(request).await.with_context(|| format!("the agent on {at} broke off"))?;
+        let response =
+            sender.send_request(request).await.with_context(|| format!("the agent on {at} broke off"))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| anyhow::anyhow!(e))?.to_bytes();
+        let body = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|e| anyhow::anyhow!(e))?
+            .to_bytes();
         connection.abort();
         Ok((status, body))
     }

@@ -1,11 +1,16 @@
 //! One function for each client command.
 
-use super::{ClientArgs, Command, ImageCommand, LogsArgs, PoolArgs, RunArgs, StopArgs, TaskArgs, client::Client, show};
+use super::{
+    ClientArgs, Command, ImageCommand, LogsArgs, PoolArgs, RunArgs, StopArgs, TaskArgs, client::Client, show,
+};
 use crate::{config::Config, wire};
 use anyhow::{Context, Result, bail};
 use berth_admin::{
     RunRequest,
-    view::{EniList, HealthView, InstanceView, LogView, Pool, ResizeRequest, RunView, SlotList, TaskList, TaskView},
+    view::{
+        EniList, HealthView, InstanceView, LogView, Pool, ResizeRequest, RunView, SlotList, TaskList,
+        TaskView,
+    },
 };
 use berth_types::Timestamp;
 use http::Method;
@@ -47,7 +52,9 @@ pub(crate) async fn run(command: Command) -> Result<()> {
             let both = json!({"instance": instance, "health": health});
             print(&args, &both, |_| show::status(&instance, &health, Timestamp::now()))
         }
-        Command::Image { command: ImageCommand::Import { file, name, config, json } } => import(&file, name.as_deref(), &config, json).await,
+        Command::Image { command: ImageCommand::Import { file, name, config, json } } => {
+            import(&file, name.as_deref(), &config, json).await
+        }
     }
 }
 
@@ -82,7 +89,8 @@ fn read_definition(file: &Path) -> Result<Box<RawValue>> {
     if file == Path::new("-") {
         std::io::stdin().read_to_string(&mut text).context("read the task definition from standard input")?;
     } else {
-        text = std::fs::read_to_string(file).with_context(|| format!("read the task definition {}", file.display()))?;
+        text = std::fs::read_to_string(file)
+            .with_context(|| format!("read the task definition {}", file.display()))?;
     }
     RawValue::from_string(text).with_context(|| format!("the task definition {} is not JSON", file.display()))
 }
@@ -105,7 +113,9 @@ async fn run_task(args: RunArgs) -> Result<()> {
     }
     match (&view.stopped_reason, &view.waiting) {
         (Some(reason), _) => bail!("the task stopped: {reason}"),
-        (None, Some(waiting)) => bail!("the task is {} after {} s: it waits for {waiting}", view.last_status, args.timeout),
+        (None, Some(waiting)) => {
+            bail!("the task is {} after {} s: it waits for {waiting}", view.last_status, args.timeout)
+        }
         (None, None) => bail!("the task is {} after {} s", view.last_status, args.timeout),
     }
 }
@@ -113,7 +123,8 @@ async fn run_task(args: RunArgs) -> Result<()> {
 async fn stop_task(args: StopArgs) -> Result<()> {
     let client = client(&args.client);
     let path = task_path(&args.task)?;
-    let mut view: TaskView = client.send(Method::POST, &format!("{path}/stop"), &json!({"reason": args.reason})).await?;
+    let mut view: TaskView =
+        client.send(Method::POST, &format!("{path}/stop"), &json!({"reason": args.reason})).await?;
     if !args.detach {
         view = client.get(&format!("{path}?wait=STOPPED&timeout={}", args.timeout)).await?;
     }

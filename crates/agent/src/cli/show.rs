@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(headings.iter().copied());
+    table.load_style(presets::NOTHING).set_header(headings.iter().copied());
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -59,7 +59,12 @@ pub(super) fn tasks(tasks: &[TaskView], now: Timestamp) -> String {
             or_dash(task.network.as_ref().map(|n| &n.eni)),
             format!("{running}/{}", task.containers.len()),
             age(task.created_at, now),
-            or_dash(task.stopped_reason.as_ref().or(task.waiting.as_ref()).map(|n| n.lines().next().unwrap_or_default())),
+            or_dash(
+                task.stopped_reason
+                    .as_ref()
+                    .or(task.waiting.as_ref())
+                    .map(|n| n.lines().next().unwrap_or_default()),
+            ),
         ]);
     }
     finish(rows)
@@ -91,8 +96,12 @@ pub(super) fn task(task: &TaskView, now: Timestamp) -> String {
         line("Ended", stopped.to_string());
     }
     if let Some(network) = &task.network {
-        let addresses: Vec<String> =
-            network.ipv4.iter().map(ToString::to_string).chain(network.ipv6.iter().map(ToString::to_string)).collect();
+        let addresses: Vec<String> = network
+            .ipv4
+            .iter()
+            .map(ToString::to_string)
+            .chain(network.ipv6.iter().map(ToString::to_string))
+            .collect();
         line("Addresses", addresses.join(" "));
         line("ENI", format!("{} {} in {}", network.eni, network.mac, network.subnet));
         line("Namespace", network.netns_path.display().to_string());
@@ -144,8 +153,13 @@ fn phase(eni: &EniView) -> String {
 pub(super) fn slots(slots: &[SlotView], now: Timestamp) -> String {
     let mut rows = table(&["SLOT", "STATE", "IP", "ENI", "NAMESPACE", "BUILT IN", "AGE", "TASK"]);
     for slot in slots {
-        let addresses: Vec<String> =
-            slot.facts.ipv4.iter().map(ToString::to_string).chain(slot.facts.ipv6.iter().map(ToString::to_string)).collect();
+        let addresses: Vec<String> = slot
+            .facts
+            .ipv4
+            .iter()
+            .map(ToString::to_string)
+            .chain(slot.facts.ipv6.iter().map(ToString::to_string))
+            .collect();
         rows.add_row([
             slot.facts.slot.to_string(),
             if slot.task.is_some() { "leased" } else { "warm" }.into(),
@@ -161,7 +175,17 @@ pub(super) fn slots(slots: &[SlotView], now: Timestamp) -> String {
 }
 
 pub(super) fn pool(pool: &Pool, now: Timestamp) -> String {
-    let mut rows = table(&["WARM", "TARGET", "FILLING", "LEASED", "RECYCLING", "REMOVING", "MAX", "LEASES", "FROM WARM"]);
+    let mut rows = table(&[
+        "WARM",
+        "TARGET",
+        "FILLING",
+        "LEASED",
+        "RECYCLING",
+        "REMOVING",
+        "MAX",
+        "LEASES",
+        "FROM WARM",
+    ]);
     rows.add_row([
         pool.warm.to_string(),
         pool.warm_target.to_string(),
@@ -175,7 +199,8 @@ pub(super) fn pool(pool: &Pool, now: Timestamp) -> String {
     ]);
     let mut out = finish(rows);
     for waiting in &pool.waiting {
-        writeln!(out, "waiting {:>4}  {}  {}", age(waiting.since, now), waiting.task.id(), waiting.reason).ok();
+        writeln!(out, "waiting {:>4}  {}  {}", age(waiting.since, now), waiting.task.id(), waiting.reason)
+            .ok();
     }
     for problem in &pool.problems {
         writeln!(out, "problem  {problem}").ok();
@@ -191,7 +216,13 @@ pub(super) fn status(instance: &InstanceView, health: &HealthView, now: Timestam
     };
     line("Agent", format!("berth {}, up {}", instance.agent_version, age(instance.started_at, now)));
     line("Cluster", instance.cluster.clone());
-    line("Instance", format!("{} ({}) in {}, {}", facts.instance_id, facts.instance_type, facts.availability_zone, facts.private_ipv4));
+    line(
+        "Instance",
+        format!(
+            "{} ({}) in {}, {}",
+            facts.instance_id, facts.instance_type, facts.availability_zone, facts.private_ipv4
+        ),
+    );
     line("ENIs", format!("{} at most, the primary included", facts.max_enis));
     line("Tasks", format!("{} running or on their way, {} known", instance.running_tasks, instance.tasks));
     line("Health", if health.healthy { "healthy".into() } else { "NOT healthy".into() });
@@ -208,7 +239,16 @@ mod tests {
     #[test]
     fn ages_and_durations_are_short() {
         let at = |s| Timestamp::from_second(s).unwrap();
-        assert_eq!([age(at(0), at(59)), age(at(0), at(60)), age(at(0), at(7200)), age(at(0), at(200_000)), age(at(9), at(0))], ["59s", "1m", "2h", "2d", "0s"]);
+        assert_eq!(
+            [
+                age(at(0), at(59)),
+                age(at(0), at(60)),
+                age(at(0), at(7200)),
+                age(at(0), at(200_000)),
+                age(at(9), at(0))
+            ],
+            ["59s", "1m", "2h", "2d", "0s"]
+        );
         assert_eq!([micros(850), micros(84_210), micros(1_300_000)], ["850 us", "84.2 ms", "1.3 s"]);
     }
 
@@ -217,7 +257,10 @@ mod tests {
         let text = pool(&Pool::default(), Timestamp::UNIX_EPOCH);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0].find("TARGET"), lines[1].char_indices().filter(|(_, c)| *c == '0').nth(1).map(|(i, _)| i));
+        assert_eq!(
+            lines[0].find("TARGET"),
+            lines[1].char_indices().filter(|(_, c)| *c == '0').nth(1).map(|(i, _)| i)
+        );
         assert!(lines.iter().all(|l| !l.ends_with(' ')));
     }
 }

@@ -117,16 +117,22 @@ impl Config {
         let paths = paths(&mut s);
         let containerd = containerd(&mut s);
         let region = s.text("AWS_DEFAULT_REGION").or_else(|| s.text("AWS_REGION"));
-        let stop_timeout = s.duration("ECS_CONTAINER_STOP_TIMEOUT", Duration::from_secs(30), Duration::from_secs(1));
-        let cleanup_wait =
-            s.duration("ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION", Duration::from_secs(3 * 3600), Duration::from_secs(1));
+        let stop_timeout =
+            s.duration("ECS_CONTAINER_STOP_TIMEOUT", Duration::from_secs(30), Duration::from_secs(1));
+        let cleanup_wait = s.duration(
+            "ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION",
+            Duration::from_secs(3 * 3600),
+            Duration::from_secs(1),
+        );
         let disable_az = s.boolean("ECS_DISABLE_TASK_METADATA_AZ", false);
         let ec2_endpoint = s.url("BERTH_EC2_ENDPOINT");
         let imds_endpoint = s.url("BERTH_IMDS_ENDPOINT");
         let log_level = s.one_of("ECS_LOGLEVEL", "info", &value::LEVELS);
         let log_json = s.one_of("ECS_LOG_OUTPUT_FORMAT", "logfmt", &[("logfmt", false), ("json", true)]);
         let unused = s.finish()?;
-        let Some(cluster_name) = cluster_name else { return Err(ConfigError(vec!["ECS_CLUSTER: missing".into()])) };
+        let Some(cluster_name) = cluster_name else {
+            return Err(ConfigError(vec!["ECS_CLUSTER: missing".into()]));
+        };
         Ok(Self {
             cluster,
             cluster_name,

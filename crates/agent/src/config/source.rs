@@ -35,7 +35,8 @@ pub(crate) fn read(
             return Err(fail(format!("is {size} bytes long; expected at most {MAX_FILE}")));
         }
         let bytes = std::fs::read(file).map_err(|e| fail(e.to_string()))?;
-        let text = String::from_utf8(bytes).map_err(|_| fail("is not UTF-8 text; expected KEY=VALUE lines".into()))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| fail("is not UTF-8 text; expected KEY=VALUE lines".into()))?;
         source.add_lines(&text, &file.display().to_string());
     }
     for (key, value) in environment {
@@ -174,7 +175,8 @@ impl Source {
         let unknown: Vec<String> =
             self.values.keys().filter(|k| !self.used.contains(&k.as_str())).map(String::clone).collect();
         for key in unknown.iter().filter(|k| k.starts_with("BERTH_")) {
-            let mut known: Vec<&str> = self.used.iter().copied().filter(|k| k.starts_with("BERTH_")).collect();
+            let mut known: Vec<&str> =
+                self.used.iter().copied().filter(|k| k.starts_with("BERTH_")).collect();
             known.sort_unstable();
             self.problem(key, format!("no such setting; there are {}", known.join(", ")));
         }
@@ -187,11 +189,17 @@ impl Source {
 }
 
 fn is_key(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !text.as_bytes()[0].is_ascii_digit()
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !text.as_bytes()[0].is_ascii_digit()
 }
 
 /// Values can be secrets or megabytes: an error shows the beginning only.
 fn shorten(text: &str) -> String {
     const SHOWN: usize = 60;
-    if text.chars().count() <= SHOWN { text.into() } else { format!("{}...", text.chars().take(SHOWN).collect::<String>()) }
+    if text.chars().count() <= SHOWN {
+        text.into()
+    } else {
+        format!("{}...", text.chars().take(SHOWN).collect::<String>())
+    }
 }

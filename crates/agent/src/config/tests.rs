@@ -31,7 +31,8 @@ fn a_file_of_the_official_agent_is_read() {
 
 #[test]
 fn lists_of_ids_are_parsed() {
-    let config = from("BERTH_SUBNETS=subnet-12345678, subnet-abcdef01\nBERTH_DNS_SERVERS=[\"10.0.0.2\"]").unwrap();
+    let config =
+        from("BERTH_SUBNETS=subnet-12345678, subnet-abcdef01\nBERTH_DNS_SERVERS=[\"10.0.0.2\"]").unwrap();
     assert_eq!(config.pool.subnets.len(), 2);
     assert_eq!(config.pool.dns_servers, ["10.0.0.2".parse::<IpAddr>().unwrap()]);
 }
@@ -39,7 +40,11 @@ fn lists_of_ids_are_parsed() {
 #[test]
 fn each_bad_value_names_its_key_its_line_and_what_was_expected() {
     let table = [
-        ("BERTH_WARM_SLOTS=many", "BERTH_WARM_SLOTS (test.config line 1): is `many`", "whole number from 0 to 120"),
+        (
+            "BERTH_WARM_SLOTS=many",
+            "BERTH_WARM_SLOTS (test.config line 1): is `many`",
+            "whole number from 0 to 120",
+        ),
         ("\nBERTH_WARM_SLOTS=-1", "test.config line 2", "whole number"),
         ("BERTH_MTU=100000", "BERTH_MTU", "1280 to 9001"),
         ("BERTH_LEASE_TIMEOUT=5", "BERTH_LEASE_TIMEOUT", "duration such as 30s"),
@@ -81,7 +86,18 @@ fn the_environment_wins_over_the_file() {
 
 #[test]
 fn durations_are_read_as_go_reads_them() {
-    let table = [("0", Some(0)), ("10s", Some(10_000)), ("1h30m", Some(5_400_000)), ("1.5h", Some(5_400_000)), ("300ms", Some(300)), ("5", None), ("", None), ("-1s", None), ("1d", None), ("s", None)];
+    let table = [
+        ("0", Some(0)),
+        ("10s", Some(10_000)),
+        ("1h30m", Some(5_400_000)),
+        ("1.5h", Some(5_400_000)),
+        ("300ms", Some(300)),
+        ("5", None),
+        ("", None),
+        ("-1s", None),
+        ("1d", None),
+        ("s", None),
+    ];
     for (text, millis) in table {
         assert_eq!(value::duration(text), millis.map(Duration::from_millis), "{text}");
     }

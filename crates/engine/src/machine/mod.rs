@@ -8,8 +8,8 @@ mod listing;
 mod stage;
 mod task;
 
-pub(crate) use stage::{End, Past, Remains, Stage};
-pub(crate) use task::{Act, Container, Goal, Ledger, Life, MAX_KILLS, Rest, Slot, StopWish, Task, Times};
+pub(crate) use stage::{End, Remains, Stage};
+pub(crate) use task::{Act, Container, Goal, Life, Rest, Slot, StopWish, Task, Times};
 
 use crate::{
     backoff::{Now, Retry, Tick},

@@ -87,6 +87,8 @@ pub(crate) enum Presence {
 pub(crate) struct Side {
     pub(crate) busy: bool,
     pub(crate) retry: Retry,
+    /// The state's sequence number when it last ended.
+    pub(crate) settled: u64,
 }
 
 /// An ENI that exists.

@@ -339,8 +339,10 @@ impl State {
     ) {
         self.weigh(&result, now);
         let seed = self.draw();
+        self.seq += 1;
+        let seq = self.seq;
         let Some(eni) = self.enis.get_mut(token) else { return };
-        eni.tag.busy = false;
+        (eni.tag.busy, eni.tag.settled) = (false, seq);
         match result {
             Ok(()) => {
                 eni.tagged = tags;

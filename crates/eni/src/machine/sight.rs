@@ -3,7 +3,7 @@
 //! A sighting is believed only for what has not changed since the look began, and an absence only when it is seen twice with
 //! [`LAG`] in between: EC2's describes lag by seconds, and nothing is given up for one of them.
 
-use super::{Now, Orphan, Presence, Reply, Seat, Side, Stage, State};
+use super::{Eni, Now, Orphan, Presence, Reply, Seat, Side, Stage, State, is_task_tag};
 use crate::{
     config::{LAG, TOMBSTONE},
     failure::Failure,
@@ -93,7 +93,10 @@ impl State {
                 continue;
             }
             match facts {
-                Some(facts) => self.seen(&token, facts, began_at, now),
+                Some(facts) => {
+                    eni.see_tags(&facts, began);
+                    self.seen(&token, facts, began_at, now);
+                }
                 None if now.mono >= eni.young_until => self.doubt(&token, Presence::Gone, now),
                 None => {}
             }
@@ -237,11 +240,9 @@ impl State {
     fn doubt(&mut self, token: &ClientToken, presence: Presence, now: Now) {
         let Some(eni) = self.enis.get_mut(token) else { return };
         let since = *eni.missing.get_or_insert(now.mono);
+        // Even one that is being deleted: it may be younger than what a lagging describe shows.
         let sure = now.mono >= since + LAG;
-        if !sure && eni.stage != Stage::Deleting {
-            return;
-        }
-        if eni.presence == presence {
+        if !sure || eni.presence == presence {
             return;
         }
         eni.presence = presence;
@@ -332,5 +333,18 @@ impl State {
             orphan.netns.is_some() && !orphan.side.busy && orphan.links.iter().any(|link| link.mac == mac)
         };
         self.orphans.iter().find(|(_, orphan)| holds(orphan)).map(|(slot, _)| slot.clone())
+    }
+}
+
+impl Eni {
+    /// Task tags are what EC2 shows, not what we remember: the record of a tag that was set may have been lost.
+    fn see_tags(&mut self, facts: &EniFacts, began: u64) {
+        if self.tag.busy || self.tag.settled > began {
+            return;
+        }
+        let ours = |key: &String| is_task_tag(key) || self.tagged.contains_key(key);
+        let shown =
+            facts.tags.iter().filter(|(key, _)| ours(key)).map(|(key, value)| (key.clone(), value.clone()));
+        self.tagged = shown.collect();
     }
 }

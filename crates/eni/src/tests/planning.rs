@@ -111,8 +111,17 @@ fn with_warm_slot() -> State {
     let result = Ok(Box::new(finished()));
     state.apply(Event::Built { token: token(1), slot: slot.unwrap(), result }, at(1));
     settle(&mut state, at(1));
+    recorded(&mut state);
     assert!(matches!(state.enis[&token(1)].stage, Stage::Ready { .. }));
     state
+}
+
+/// The journal has taken all facts.
+fn recorded(state: &mut State) {
+    while state.recording.is_some() {
+        state.apply(Event::Recorded(Ok(())), at(1));
+        settle(state, at(1));
+    }
 }
 
 fn failed(kind: Kind) -> Failure {
@@ -276,6 +285,7 @@ fn a_tasks_tags_never_replace_those_that_say_whose_the_eni_is() {
 #[test]
 fn the_pool_stops_calling_when_its_budget_is_used_up_and_goes_on_later() {
     let mut state = state(1, vec![eni_facts(1, None)]);
+    state.dirty_enis.clear();
     for _ in 0..100 {
         state.budget.take(at(1).mono);
     }

@@ -221,6 +221,8 @@ impl Storm {
         self.running.handle.kick().unwrap();
         let snapshot = self.running.rest(1, 0).await;
         self.world.check(&snapshot, 1);
+        // What the storm did last may be noticed only now; after this nothing is left to do.
+        tokio::time::sleep(Duration::from_secs(200)).await;
         self.rate();
     }
 
@@ -235,12 +237,12 @@ impl Storm {
         // At rest there are audits only.
         let quiet =
             calls.iter().rev().take_while(|call| last.at.duration_since(call.at) < Duration::from_secs(100));
-        assert!(quiet.count() < 20, "hot loop at rest");
+        assert!(quiet.count() < 5, "hot loop at rest");
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn after_any_storm_books_ec2_and_kernel_agree(

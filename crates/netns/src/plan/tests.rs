@@ -227,7 +227,7 @@ fn links_to_give_back_are_the_eni_and_real_devices() {
 }
 
 fn any_address() -> impl Strategy<Value = Address> {
-    let nets = [
+    const NETS: [&str; 8] = [
         "10.0.1.7/24",
         "10.0.1.8/24",
         "10.0.1.9/24",
@@ -237,7 +237,7 @@ fn any_address() -> impl Strategy<Value = Address> {
         "fe80::5/64",
         "169.254.170.2/32",
     ];
-    (1_u32..=3, prop::sample::select(&nets[..]), any::<bool>(), any::<bool>()).prop_map(
+    (1_u32..=3, prop::sample::select(&NETS[..]), any::<bool>(), any::<bool>()).prop_map(
         |(ifindex, text, secondary, usable)| {
             let net = net(text);
             Address { ifindex, net, secondary: secondary && matches!(net, IpNet::V4(_)), usable }

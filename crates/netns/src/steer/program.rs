@@ -1,4 +1,4 @@
-//! The socket lookup program, assembled by hand: 24 instructions need neither clang at build time nor a loader library at run time.
+//! The socket lookup program, assembled by hand: some thirty instructions need neither clang at build time nor a loader library at run time.
 
 use crate::METADATA_IP;
 use std::os::fd::{AsRawFd, OwnedFd};

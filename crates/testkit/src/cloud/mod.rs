@@ -8,14 +8,13 @@ mod world;
 use crate::{crash::Crash, network::FakeNetwork};
 use async_trait::async_trait;
 use berth_types::{
-    eni::{AttachmentFacts, AttachmentStatus, CreateEni, EniFacts, EniStatus, InstanceFacts},
-    ids::{AttachmentId, ClientToken, EniId, InstanceId, MacAddr, SecurityGroupId, SubnetId, VpcId},
-    ports::{Cloud, CloudError, CloudErrorKind, TAG_INSTANCE},
+    eni::{AttachmentFacts, AttachmentStatus, CreateEni, EniFacts, InstanceFacts},
+    ids::{AttachmentId, EniId, MacAddr, SecurityGroupId, SubnetId, VpcId},
+    ports::{Cloud, CloudError, CloudErrorKind},
 };
-use ipnet::{Ipv4Net, Ipv6Net};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::Ipv4Addr,
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,

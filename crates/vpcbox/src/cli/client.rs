@@ -33,11 +33,17 @@ async fn call(endpoint: &str, method: Method, path: &str, body: Bytes) -> anyhow
     Ok(answer)
 }
 
-async fn exchange(endpoint: &str, method: Method, path: &str, body: Bytes) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn exchange(
+    endpoint: &str,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let host = endpoint.strip_prefix("http://").context("not an http:// URL")?;
     let stream = TcpStream::connect(host).await.context("connect")?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::builder().method(method).uri(path).header(header::HOST, host).body(Full::new(body))?;
+    let request =
+        Request::builder().method(method).uri(path).header(header::HOST, host).body(Full::new(body))?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

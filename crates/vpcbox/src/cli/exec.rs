@@ -16,8 +16,12 @@ pub(super) fn exec(status: &Status, instance: &str, command: &[OsString]) -> any
     let found = found.with_context(|| format!("no instance {instance}, expected one of {}", known()))?;
     let netns = found.netns.as_ref().with_context(|| format!("the namespace of {instance} is not known"))?;
     let (program, arguments) = command.split_first().context("expected a command")?;
-    let file = File::open(netns).with_context(|| format!("open {}: is {} up?", netns.display(), status.name))?;
-    #[expect(clippy::disallowed_methods, reason = "no runtime here: the only thread of the process becomes the command")]
+    let file =
+        File::open(netns).with_context(|| format!("open {}: is {} up?", netns.display(), status.name))?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "no runtime here: the only thread of the process becomes the command"
+    )]
     setns(&file, CloneFlags::CLONE_NEWNET).with_context(|| format!("enter {}", netns.display()))?;
     let error = Command::new(program).args(arguments).exec();
     Err(error).with_context(|| format!("run {}", program.display()))

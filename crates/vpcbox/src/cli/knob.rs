@@ -68,7 +68,9 @@ mod tests {
 
     #[test]
     fn words_become_the_same_knobs_as_json() {
-        let typed = parse(&words("attach-ms=500 fail=AttachNetworkInterface:InternalError:2 lose-reply=* reset")).unwrap();
+        let typed =
+            parse(&words("attach-ms=500 fail=AttachNetworkInterface:InternalError:2 lose-reply=* reset"))
+                .unwrap();
         let json = r#"{"attach_ms":500,"reset":true,"lose_reply":[{"action":"*"}],
             "fail":[{"action":"AttachNetworkInterface","code":"InternalError","times":2}]}"#;
         assert_eq!(typed, serde_json::from_str(json).unwrap());
@@ -76,7 +78,9 @@ mod tests {
 
     #[test]
     fn a_word_that_is_no_knob_is_named() {
-        for (word, part) in [("speed=1", "no such knob"), ("link-ms=x", "expected a number"), ("fail=a", "ACTION:CODE")] {
+        for (word, part) in
+            [("speed=1", "no such knob"), ("link-ms=x", "expected a number"), ("fail=a", "ACTION:CODE")]
+        {
             let error = parse(&words(word)).unwrap_err().to_string();
             assert!(error.contains(word) && error.contains(part), "{error}");
         }

@@ -27,7 +27,9 @@ pub(super) fn write_whole(path: &Path, status: &Status) -> anyhow::Result<()> {
     new.push(".new");
     let new = PathBuf::from(new);
     let text = serde_json::to_vec_pretty(status)?;
-    fs::write(&new, text).and_then(|()| fs::rename(&new, path)).with_context(|| format!("write {}", path.display()))
+    fs::write(&new, text)
+        .and_then(|()| fs::rename(&new, path))
+        .with_context(|| format!("write {}", path.display()))
 }
 
 /// Reads a box's file.

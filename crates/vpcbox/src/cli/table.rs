@@ -12,7 +12,13 @@ fn table(head: &[&str]) -> Table {
 /// The box, its subnets and its instances.
 pub(super) fn print_status(status: &Status) {
     let all = &status.inventory;
-    println!("{}  {}  endpoint {}  signatures {}", status.name, all.vpc, status.endpoint, switch(status.auth));
+    println!(
+        "{}  {}  endpoint {}  signatures {}",
+        status.name,
+        all.vpc,
+        status.endpoint,
+        switch(status.auth)
+    );
     println!("VPC namespace {}\n", status.vpc_netns.display());
     let mut subnets = table(&["SUBNET", "NAME", "ZONE", "IPV4", "IPV6", "FREE"]);
     for s in &all.subnets {

@@ -60,17 +60,13 @@ fn tell(status: &Status, ready_file: Option<&Path>, json: bool) -> anyhow::Resul
 
 /// Ends a running box, removes what a killed one left. Repeatable.
 pub(super) async fn down(name: &str) -> anyhow::Result<()> {
+    if let Some(status) = run_file::find(name)? {
+        ask_to_end(&status)?;
+    }
     let deadline = Instant::now() + DOWN_TIMEOUT;
-    let mut asked = false;
     let removed = loop {
         match Fabric::remove_leftovers(name).await {
-            Err(FabricError::Running(_)) if Instant::now() < deadline => {
-                if !asked {
-                    ask_to_end(name)?;
-                    asked = true;
-                }
-                tokio::time::sleep(DOWN_POLL).await;
-            }
+            Err(FabricError::Running(_)) if Instant::now() < deadline => tokio::time::sleep(DOWN_POLL).await,
             other => break other.with_context(|| format!("remove what is left of {name}"))?,
         }
     };
@@ -82,11 +78,13 @@ pub(super) async fn down(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ask_to_end(name: &str) -> anyhow::Result<()> {
-    let status = run_file::read(name)?;
+/// Asks the box's process to end, if it is still there.
+fn ask_to_end(status: &Status) -> anyhow::Result<()> {
     // The process id may have gone to somebody else since the file was written.
     let program = fs::read_to_string(format!("/proc/{}/comm", status.pid)).unwrap_or_default();
-    anyhow::ensure!(program.trim() == "vpcbox", "{name} runs, but not as process {}", status.pid);
+    if program.trim() != "vpcbox" {
+        return Ok(());
+    }
     match kill(Pid::from_raw(i32::try_from(status.pid)?), Signal::SIGTERM) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("stop process {}", status.pid)),

@@ -34,12 +34,16 @@ impl ApiError {
     pub fn status(&self) -> StatusCode {
         match &*self.code {
             "InternalError" | "InternalFailure" => StatusCode::INTERNAL_SERVER_ERROR,
-            "RequestLimitExceeded" | "ServiceUnavailable" | "Unavailable" | "InsufficientInstanceCapacity" => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            "RequestLimitExceeded"
+            | "ServiceUnavailable"
+            | "Unavailable"
+            | "InsufficientInstanceCapacity" => StatusCode::SERVICE_UNAVAILABLE,
             "AuthFailure" => StatusCode::UNAUTHORIZED,
-            "UnauthorizedOperation" | "SignatureDoesNotMatch" | "MissingAuthenticationToken"
-            | "InvalidClientTokenId" | "OptInRequired" => StatusCode::FORBIDDEN,
+            "UnauthorizedOperation"
+            | "SignatureDoesNotMatch"
+            | "MissingAuthenticationToken"
+            | "InvalidClientTokenId"
+            | "OptInRequired" => StatusCode::FORBIDDEN,
             "DryRunOperation" => StatusCode::PRECONDITION_FAILED,
             "RequestEntityTooLarge" => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,

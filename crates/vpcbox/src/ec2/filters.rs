@@ -28,7 +28,10 @@ impl Filters {
             let values = params.list(&format!("Filter.{index}.Value"));
             if !(known.contains(&name.as_str()) || name == "tag-key" || name.starts_with("tag:")) {
                 let name: String = name.chars().take(100).collect();
-                return Err(ApiError::new("InvalidParameterValue", format!("The filter '{name}' is invalid")));
+                return Err(ApiError::new(
+                    "InvalidParameterValue",
+                    format!("The filter '{name}' is invalid"),
+                ));
             }
             if values.is_empty() {
                 let message = format!("The filter '{name}' must have a value");

@@ -87,12 +87,8 @@ fn values(state: &State, eni: &Eni, filter: &str) -> Vec<String> {
         "attachment.instance-id" => attachment(|a| a.instance.to_string()),
         "attachment.network-card-index" => attachment(|_| "0".to_owned()),
         "attachment.status" => attachment(|a| a.status().to_owned()),
-        "attachment.instance-owner-id" => {
-            eni.attachment.iter().map(|_| state.site.account.clone()).collect()
-        }
-        "addresses.primary" => {
-            (0..eni.ipv4.len()).map(|i| (i == 0).to_string()).collect()
-        }
+        "attachment.instance-owner-id" => eni.attachment.iter().map(|_| state.site.account.clone()).collect(),
+        "addresses.primary" => (0..eni.ipv4.len()).map(|i| (i == 0).to_string()).collect(),
         "addresses.private-ip-address" => eni.ipv4.iter().map(ToString::to_string).collect(),
         "private-ip-address" => one(eni.primary_ipv4().to_string()),
         "private-dns-name" => one(state.dns_name(eni.primary_ipv4())),
@@ -101,7 +97,9 @@ fn values(state: &State, eni: &Eni, filter: &str) -> Vec<String> {
         "availability-zone-id" => subnet.map(|s| s.zone_id.clone()).into_iter().collect(),
         "description" => one(eni.description.clone()),
         "group-id" => eni.groups.iter().map(ToString::to_string).collect(),
-        "group-name" => eni.groups.iter().filter_map(|g| Some(state.site.groups.get(g)?.name.clone())).collect(),
+        "group-name" => {
+            eni.groups.iter().filter_map(|g| Some(state.site.groups.get(g)?.name.clone())).collect()
+        }
         "interface-type" => one("interface".to_owned()),
         "mac-address" => one(eni.mac.to_string()),
         "network-interface-id" => one(eni.id.to_string()),

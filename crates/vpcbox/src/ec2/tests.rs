@@ -43,7 +43,10 @@ fn bad_parameters_have_their_codes() {
         ("Action=AttachNetworkInterface", "MissingParameter"),
         ("Action=DeleteNetworkInterface&NetworkInterfaceId=", "MissingParameter"),
         ("Action=DeleteNetworkInterface&NetworkInterfaceId=eni-xyz", "InvalidNetworkInterfaceId.Malformed"),
-        ("Action=DeleteNetworkInterface&NetworkInterfaceId=eni-00000000", "InvalidNetworkInterfaceID.NotFound"),
+        (
+            "Action=DeleteNetworkInterface&NetworkInterfaceId=eni-00000000",
+            "InvalidNetworkInterfaceID.NotFound",
+        ),
         ("Action=DetachNetworkInterface&AttachmentId=eni-attach-00000000", "InvalidAttachmentID.NotFound"),
         ("Action=CreateNetworkInterface&SubnetId=subnet-00000000", "InvalidSubnetID.NotFound"),
         (
@@ -83,7 +86,10 @@ fn an_unknown_filter_is_refused_by_name() {
 #[test]
 fn all_filters_must_match_and_any_value_of_each() {
     let mut world = world();
-    let first = create(&mut world, "&Description=web+1&TagSpecification.1.ResourceType=network-interface&TagSpecification.1.Tag.1.Key=k&TagSpecification.1.Tag.1.Value=v");
+    let first = create(
+        &mut world,
+        "&Description=web+1&TagSpecification.1.ResourceType=network-interface&TagSpecification.1.Tag.1.Key=k&TagSpecification.1.Tag.1.Value=v",
+    );
     let second = create(&mut world, "&Description=web+2");
     let mut find = |filters: &[(&str, &[&str])]| {
         let mut query = "Action=DescribeNetworkInterfaces".to_owned();
@@ -103,8 +109,14 @@ fn all_filters_must_match_and_any_value_of_each() {
     assert_eq!(find(&[("tag:k", &["x"])]), (false, false, 0));
     assert_eq!(find(&[("status", &["available"])]), (true, true, 2));
     assert_eq!(find(&[("attachment.instance-id", &["i-0123456789abcdef0"])]), (false, false, 1));
-    assert_eq!(find(&[("attachment.status", &["attached"]), ("attachment.device-index", &["0"])]), (false, false, 1));
-    assert_eq!(find(&[("subnet-id", &["subnet-0123456789abcdef0"]), ("requester-managed", &["true"])]), (false, false, 0));
+    assert_eq!(
+        find(&[("attachment.status", &["attached"]), ("attachment.device-index", &["0"])]),
+        (false, false, 1)
+    );
+    assert_eq!(
+        find(&[("subnet-id", &["subnet-0123456789abcdef0"]), ("requester-managed", &["true"])]),
+        (false, false, 0)
+    );
 }
 
 #[test]
@@ -140,14 +152,18 @@ fn pages_follow_each_other_without_gap_or_double() {
 fn a_reply_has_the_shape_that_the_strictest_client_reads() {
     let mut world = world();
     let eni = create(&mut world, "&Description=a%26b%3Cc%01&ClientToken=token-1");
-    let reply = call(&mut world, &format!("Action=DescribeNetworkInterfaces&NetworkInterfaceId.1={eni}")).unwrap();
+    let reply =
+        call(&mut world, &format!("Action=DescribeNetworkInterfaces&NetworkInterfaceId.1={eni}")).unwrap();
     let start = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
         <DescribeNetworkInterfacesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>request</requestId>\
         <networkInterfaceSet><item>";
     assert!(reply.starts_with(start), "{reply}");
     assert!(reply.contains("<description>a&amp;b&lt;c</description>"), "no control characters: {reply}");
     assert!(reply.contains("<requesterManaged>false</requesterManaged>"));
-    assert!(reply.contains("<privateDnsName>ip-10-0-1-5.us-west-2.compute.internal</privateDnsName>"), "{reply}");
+    assert!(
+        reply.contains("<privateDnsName>ip-10-0-1-5.us-west-2.compute.internal</privateDnsName>"),
+        "{reply}"
+    );
     let instances = call(&mut world, "Action=DescribeInstances").unwrap();
     assert!(instances.contains("<launchTime>2026-11-22T15:42:23.500Z</launchTime>"), "{instances}");
     let attach = format!(
@@ -170,14 +186,16 @@ fn an_error_has_the_only_shape_whose_code_every_client_finds() {
 fn modify_takes_one_kind_of_attribute() {
     let mut world = world();
     let eni = create(&mut world, "");
-    let modify = |more: &str| format!("Action=ModifyNetworkInterfaceAttribute&NetworkInterfaceId={eni}{more}");
+    let modify =
+        |more: &str| format!("Action=ModifyNetworkInterfaceAttribute&NetworkInterfaceId={eni}{more}");
     assert_eq!(code(&mut world, &modify("")), "InvalidParameterCombination");
     let two = modify("&Description.Value=x&SourceDestCheck.Value=false");
     assert_eq!(code(&mut world, &two), "InvalidParameterCombination");
     let without = modify("&Attachment.DeleteOnTermination=true");
     assert_eq!(code(&mut world, &without), "MissingParameter");
     call(&mut world, &modify("&SourceDestCheck.Value=false")).unwrap();
-    let reply = call(&mut world, &format!("Action=DescribeNetworkInterfaces&NetworkInterfaceId.1={eni}")).unwrap();
+    let reply =
+        call(&mut world, &format!("Action=DescribeNetworkInterfaces&NetworkInterfaceId.1={eni}")).unwrap();
     assert_eq!(texts(&reply, "sourceDestCheck"), ["false"]);
 }
 

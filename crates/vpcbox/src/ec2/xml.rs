@@ -36,7 +36,8 @@ impl Xml {
 
     /// An element with the namespace of the EC2 API: the root of a result.
     pub fn root(&mut self, name: &str, content: impl FnOnce(&mut Self)) {
-        let start = BytesStart::new(name).with_attributes([("xmlns", "http://ec2.amazonaws.com/doc/2016-11-15/")]);
+        let start =
+            BytesStart::new(name).with_attributes([("xmlns", "http://ec2.amazonaws.com/doc/2016-11-15/")]);
         self.event(Event::Start(start));
         content(self);
         self.event(Event::End(BytesEnd::new(name)));

@@ -96,7 +96,8 @@ impl Service {
         let knobs = inner.faults.knobs(&inner.world);
         let state = inner.world.current(Timestamp::now());
         let site = &state.site;
-        let name = |id: &str| state.tags_of(id).find(|(k, _)| *k == "Name").map_or("-", |(_, v)| v).to_owned();
+        let name =
+            |id: &str| state.tags_of(id).find(|(k, _)| *k == "Name").map_or("-", |(_, v)| v).to_owned();
         Inventory {
             vpc: site.vpc.id.to_string(),
             subnets: site
@@ -120,7 +121,11 @@ impl Service {
                     kind: i.kind.name.to_owned(),
                     subnet: i.subnet.to_string(),
                     zone: site.subnets.get(&i.subnet).map(|s| s.zone.clone()).unwrap_or_default(),
-                    ipv4: state.enis.get(&i.primary).map(|e| e.primary_ipv4().to_string()).unwrap_or_default(),
+                    ipv4: state
+                        .enis
+                        .get(&i.primary)
+                        .map(|e| e.primary_ipv4().to_string())
+                        .unwrap_or_default(),
                     netns: None,
                 })
                 .collect(),

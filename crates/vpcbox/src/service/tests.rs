@@ -134,7 +134,9 @@ async fn every_reply_names_its_request_and_its_type() {
 #[tokio::test]
 async fn the_json_apis_have_a_door_with_nobody_behind_it() {
     let mut request = request("POST", "/", "{}");
-    request.headers_mut().insert(TARGET, HeaderValue::from_static("AmazonEC2ContainerServiceV20141113.ListTasks"));
+    request
+        .headers_mut()
+        .insert(TARGET, HeaderValue::from_static("AmazonEC2ContainerServiceV20141113.ListTasks"));
     let (status, body) = ask(&service(true), request).await.unwrap();
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(body.contains(r#""__type":"UnknownOperationException""#));

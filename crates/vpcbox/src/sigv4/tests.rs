@@ -1,10 +1,10 @@
 use super::*;
 use crate::config::OperatorKey;
+use aws_credential_types::Credentials;
 use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
 };
-use aws_credential_types::Credentials;
 use http::{HeaderName, HeaderValue};
 use std::time::SystemTime;
 
@@ -31,7 +31,11 @@ fn signed(key: &str, secret: &str, token: Option<&str>, query: &str, at: Timesta
         .build()
         .unwrap()
         .into();
-    let plain = [("host", "127.0.0.1:4566"), ("content-type", "application/x-www-form-urlencoded"), ("x-odd", " a   b ")];
+    let plain = [
+        ("host", "127.0.0.1:4566"),
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("x-odd", " a   b "),
+    ];
     let uri = format!("http://127.0.0.1:4566/{query}");
     let request = SignableRequest::new("POST", uri, plain.into_iter(), SignableBody::Bytes(BODY)).unwrap();
     let (instructions, _) = sign(request, &params).unwrap().into_parts();
@@ -42,7 +46,13 @@ fn signed(key: &str, secret: &str, token: Option<&str>, query: &str, at: Timesta
     headers
 }
 
-fn check(headers: &HeaderMap, query: &str, body: &[u8], keys: &Keys, now: Timestamp) -> Result<Caller, AuthError> {
+fn check(
+    headers: &HeaderMap,
+    query: &str,
+    body: &[u8],
+    keys: &Keys,
+    now: Timestamp,
+) -> Result<Caller, AuthError> {
     let request = Signed { method: "POST", path: "/", query, headers, body };
     verify(&request, keys, "us-west-2", "ec2", now)
 }

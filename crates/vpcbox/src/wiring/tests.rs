@@ -62,7 +62,8 @@ impl Rig {
 
     /// Makes an EC2 call; the text of the first element of this name in the reply.
     async fn call(&self, query: &str, element: &str) -> String {
-        let request = http::Request::post("/").body(http_body_util::Full::new(bytes::Bytes::from(query.to_owned())));
+        let request =
+            http::Request::post("/").body(http_body_util::Full::new(bytes::Bytes::from(query.to_owned())));
         let reply = self.service.handle(crate::service::Origin::Vpc, request.unwrap()).await.unwrap();
         let body = http_body_util::BodyExt::collect(reply.into_body()).await.unwrap().to_bytes();
         let text = String::from_utf8(body.to_vec()).unwrap();

@@ -7,7 +7,8 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 /// Whether `text` is `prefix` and 8 or 17 lower-case hexadecimal digits: the two forms that EC2 has ever given out.
 fn has_form(text: &str, prefix: &str) -> bool {
     text.strip_prefix(prefix).is_some_and(|digits| {
-        matches!(digits.len(), 8 | 17) && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        matches!(digits.len(), 8 | 17)
+            && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     })
 }
 

@@ -82,7 +82,11 @@ impl World {
         self.state.settle(now);
         self.tokens.retain(|_, known| known.at + TOKEN_LIFE > now);
         if let Some(known) = self.tokens.get(token) {
-            return if known.params == *params { Ok(Arc::clone(&known.eni)) } else { Err(Refusal::TokenMismatch) };
+            return if known.params == *params {
+                Ok(Arc::clone(&known.eni))
+            } else {
+                Err(Refusal::TokenMismatch)
+            };
         }
         let eni = self.create_once(params, now)?;
         self.remember(token, params, &eni, now);
@@ -125,8 +129,7 @@ impl World {
             let oldest = self.tokens.iter().min_by_key(|(_, t)| t.at).map(|(token, _)| token.clone());
             oldest.and_then(|token| self.tokens.remove(&token));
         }
-        self.tokens
-            .insert(token.to_owned(), Token { params: params.clone(), eni: Arc::clone(eni), at: now });
+        self.tokens.insert(token.to_owned(), Token { params: params.clone(), eni: Arc::clone(eni), at: now });
     }
 
     fn new_ipv4(&mut self, subnet: &Subnet, params: &CreateEni) -> Result<Vec<Ipv4Addr>, Refusal> {

@@ -7,11 +7,7 @@ use super::{
     refusal::Refusal,
 };
 use jiff::Timestamp;
-use std::{
-    collections::BTreeSet,
-    net::Ipv4Addr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 impl World {
     /// AssignPrivateIpAddresses: `named` ones, and `count` that are chosen. Gives the new ones, those only: a repeated call with

@@ -51,7 +51,9 @@ pub enum Refusal {
         instance_type: &'static str,
     },
     /// An ENI of one zone, an instance of another.
-    #[error("You may not attach a network interface to an instance if they are not in the same availability zone")]
+    #[error(
+        "You may not attach a network interface to an instance if they are not in the same availability zone"
+    )]
     OtherZone,
     /// A network card that the type does not have.
     #[error("Network card index {index} exceeds the limit for {instance_type}.")]
@@ -112,7 +114,9 @@ pub enum Refusal {
     #[error("The subnet '{0}' does not have an IPv6 CIDR block")]
     NoIpv6(SubnetId),
     /// A client token that was used with other parameters.
-    #[error("Arguments on this idempotent request are inconsistent with arguments used in previous request(s).")]
+    #[error(
+        "Arguments on this idempotent request are inconsistent with arguments used in previous request(s)."
+    )]
     TokenMismatch,
     /// As many ENIs as the account may have.
     #[error("You have reached the limit of {0} network interfaces.")]

@@ -127,7 +127,10 @@ fn a_subnet_keeps_five_addresses_and_then_is_full() {
         assert!((4..15).contains(&eni.primary_ipv4().octets()[3]));
     }
     assert_eq!(free(&world), 0);
-    assert_eq!(world.create("one more", &spec(small.clone()), at(0)), Err(Refusal::SubnetFull(small.clone())));
+    assert_eq!(
+        world.create("one more", &spec(small.clone()), at(0)),
+        Err(Refusal::SubnetFull(small.clone()))
+    );
 }
 
 #[test]
@@ -222,7 +225,11 @@ fn an_instance_holds_what_its_type_can() {
     let full = Refusal::AttachmentLimit { count: 3, instance_type: "t3.micro" };
     assert_eq!(world.attach(&second, &micro, 2, 0, at(0)), Err(full.clone()));
     world.detach(&attachment, at(0)).unwrap();
-    assert_eq!(world.attach(&second, &micro, 2, 0, at(1)), Err(full), "one that is leaving still fills its place");
+    assert_eq!(
+        world.attach(&second, &micro, 2, 0, at(1)),
+        Err(full),
+        "one that is leaving still fills its place"
+    );
     links_go(&mut world, at(1));
     world.attach(&second, &micro, 1, 0, at(2001)).unwrap();
 }
@@ -308,7 +315,10 @@ fn tags_have_limits_and_are_deleted_by_key_or_by_value() {
     let tag = |k: &str, v: &str| Tags::from([(k.to_owned(), v.to_owned())]);
     world.create_tags(&resource, &tag("a", "1"), at(0)).unwrap();
     world.create_tags(&resource, &tag("b", ""), at(0)).unwrap();
-    assert_eq!(world.create_tags(&resource, &tag("aws:x", "1"), at(0)).unwrap_err().code(), "InvalidParameterValue");
+    assert_eq!(
+        world.create_tags(&resource, &tag("aws:x", "1"), at(0)).unwrap_err().code(),
+        "InvalidParameterValue"
+    );
     let many = (0..49).map(|n| (n.to_string(), String::new())).collect();
     assert_eq!(world.create_tags(&resource, &many, at(0)), Err(Refusal::TooManyTags));
     world.delete_tags(&resource, &[("a".into(), Some("2".into())), ("b".into(), None)], at(0)).unwrap();
