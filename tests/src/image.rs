@@ -9,9 +9,9 @@ use std::{fs, io::Write, path::Path};
 pub const IMAGE: &str = "berth/demo:latest";
 
 /// Programs that the image has beside `sh`; busybox knows them all.
-const APPLETS: [&str; 24] = [
+const APPLETS: [&str; 25] = [
     "sh", "httpd", "wget", "ping", "sleep", "echo", "cat", "grep", "ls", "id", "env", "true", "false", "kill", "ip", "nc", "mkdir", "touch",
-    "dd", "stat", "hostname", "mount", "head", "date",
+    "dd", "stat", "hostname", "mount", "head", "date", "timeout",
 ];
 
 /// The page that `web` serves.

@@ -177,7 +177,8 @@ impl Lab {
             write!(
                 text,
                 "[[subnet]]\nname = \"{name}\"\nzone = \"us-west-2{zone}\"\ncidr = \"{ipv4}\"\nipv6_cidr = \"{ipv6}\"\n\
-                 [[instance]]\nid = \"{}\"\nname = \"{name}\"\ntype = \"m5.xlarge\"\nsubnet = \"{name}\"\nrole = \"node\"\n",
+                 [[instance]]\nid = \"{}\"\nname = \"{name}\"\ntype = \"m5.xlarge\"\nsubnet = \"{name}\"\n\
+                 security_groups = [\"default\"]\nrole = \"node\"\n",
                 s.instance_id(name)
             )?;
         }

@@ -12,7 +12,7 @@ use std::{
 /// Things on this machine by name. Two of them are compared: before and after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Belongings {
-    /// Named network namespaces.
+    /// Named network namespaces of agents and of the box: all begin with `berth-`.
     pub namespaces: BTreeSet<String>,
     /// Links of the machine's own namespace.
     pub links: BTreeSet<String>,
@@ -30,9 +30,9 @@ impl Belongings {
     /// What there is now; processes are those that name `lab` in their command line.
     pub fn observe(lab: &Path) -> Result<Self> {
         Ok(Self {
-            namespaces: names(Path::new("/run/netns")),
+            namespaces: names(Path::new("/run/netns")).into_iter().filter(|n| n.starts_with("berth-")).collect(),
             links: names(Path::new("/sys/class/net")),
-            mounts: mounts()?.into_iter().map(|m| m.display().to_string()).collect(),
+            mounts: mounts()?.into_iter().filter(|m| ours(m, lab)).map(|m| m.display().to_string()).collect(),
             nftables: nftables()?,
             cgroups: cgroups(),
             processes: processes(lab)?.into_iter().map(|(pid, command)| format!("{pid} {command}")).collect(),
@@ -53,6 +53,11 @@ impl Belongings {
         compare("process", &self.processes, &before.processes);
         left
     }
+}
+
+/// Where a lab mounts anything: in its own directory, and where namespaces are named. Others may mount elsewhere meanwhile.
+fn ours(mount: &Path, lab: &Path) -> bool {
+    mount.starts_with(lab) || mount.file_name().is_some_and(|n| n.to_string_lossy().starts_with("berth-"))
 }
 
 fn names(directory: &Path) -> BTreeSet<String> {

@@ -69,7 +69,7 @@ impl Process {
     pub fn must_run(&mut self) -> Result<()> {
         match self.ended() {
             None => Ok(()),
-            Some(code) => bail!("{} ended with {code}; the end of {}:\n{}", self.name, self.log.display(), self.tail()),
+            Some(code) => Err(anyhow::Error::new(Ended { name: self.name.clone(), code, log: self.log.clone(), tail: self.tail() })),
         }
     }
 }
@@ -83,6 +83,23 @@ impl Drop for Process {
     }
 }
 
+/// A process ended that was to go on: there is no use in waiting for what it should bring.
+#[derive(Debug)]
+struct Ended {
+    name: String,
+    code: i32,
+    log: PathBuf,
+    tail: String,
+}
+
+impl std::error::Error for Ended {}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ended with {}; the end of {}:\n{}", self.name, self.code, self.log.display(), self.tail)
+    }
+}
+
 /// Looks again until there is an answer, or fails with what it waited for.
 pub fn eventually<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();
@@ -90,6 +107,7 @@ pub fn eventually<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> R
         let failure = match look() {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => None,
+            Err(error) if error.is::<Ended>() => return Err(error.context(format!("wait for {what}"))),
             Err(error) => Some(error),
         };
         if start.elapsed() > deadline {

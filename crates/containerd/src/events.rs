@@ -108,7 +108,7 @@ impl Watcher {
     async fn connect(&mut self) -> Result<()> {
         let processes = within(QUERY_DEADLINE, observe::processes(&self.inner.client)).await?;
         for process in processes {
-            let Ok(id) = process.container_id.parse() else { continue };
+            let Ok(id) = process.id.parse() else { continue };
             // Also one that has ended: its Wait answers at once, and the hint is only doubled.
             if matches!(process.status(), Status::Created | Status::Running | Status::Paused | Status::Pausing) {
                 self.watch(Watch { id, pid: process.pid });

@@ -21,7 +21,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// All processes in our containerd namespace.
+/// The first processes of all containers in our containerd namespace. Their `id` is the container's; `container_id` stays empty on
+/// containerd 1.6.
 pub(crate) async fn processes(client: &Client) -> Result<Vec<Process>> {
     let request = client.ask(ListTasksRequest { filter: String::new() });
     let reply = client.tasks().list(request).await.map_err(Fault::rpc("list tasks"))?;
@@ -33,7 +34,7 @@ impl Inner {
         // Containers first: a task that starts between the two calls is then seen as running, never a running one as gone.
         let containers = self.containers().await?;
         let processes: HashMap<String, Process> =
-            processes(&self.client).await?.into_iter().map(|p| (p.container_id.clone(), p)).collect();
+            processes(&self.client).await?.into_iter().map(|p| (p.id.clone(), p)).collect();
         let observe = |container: Container| {
             let found = stored::found(&container)?;
             let id: ContainerId = container.id.parse().ok()?;

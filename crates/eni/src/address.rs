@@ -1,8 +1,11 @@
-//! From an ENI's facts to what its namespace is configured with.
+//! From an ENI's facts to what its namespace is configured with, and to what its lease holder gets to know.
 
-use crate::config::EniConfig;
+use crate::{
+    config::EniConfig,
+    machine::{Eni, Finished, Seat},
+};
 use berth_types::{
-    eni::{EniFacts, SlotSpec},
+    eni::{EniFacts, SlotFacts, SlotSpec},
     ids::SlotId,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -47,6 +50,36 @@ pub(crate) fn slot_spec(config: &EniConfig, facts: &EniFacts, slot: &SlotId) -> 
         hostname: hostname(facts),
         dns_servers: config.dns_servers.clone(),
         dns_search: config.dns_search.clone(),
+    }
+}
+
+/// What a lease holder gets to know of a slot that has just been built.
+pub(crate) fn slot_facts(
+    config: &EniConfig,
+    eni: &Eni,
+    seat: &Seat,
+    slot: &SlotId,
+    built: &Finished,
+) -> SlotFacts {
+    let facts = &eni.facts;
+    SlotFacts {
+        slot: slot.clone(),
+        eni: facts.id.clone(),
+        attachment: seat.attachment.clone(),
+        mac: facts.mac,
+        subnet: facts.subnet.clone(),
+        security_groups: facts.security_groups.clone(),
+        ipv4: facts.ipv4.clone(),
+        ipv6: facts.ipv6.clone(),
+        subnet_ipv4: facts.subnet_ipv4,
+        subnet_ipv6: facts.subnet_ipv6,
+        gateway_ipv4: gateway(facts),
+        dns_servers: config.dns_servers.clone(),
+        dns_search: config.dns_search.clone(),
+        private_dns_name: hostname(facts),
+        netns: built.netns,
+        netns_path: built.netns_path.clone(),
+        files: built.files.clone(),
     }
 }
 

@@ -95,7 +95,12 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddr),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias).filter(|a| !a.is_empty()),
-            LinkAttribute::OperState(State::Up | State::Unknown) => link.carrier = Carrier::Yes,
+            LinkAttribute::OperState(State::Up) => link.carrier = Carrier::Yes,
+            // For ever with drivers that know no carrier, and for a moment with every link that has just been brought up: only the flag tells
+            // the two apart.
+            LinkAttribute::OperState(State::Unknown) if flags.contains(LinkFlags::LowerUp) => {
+                link.carrier = Carrier::Yes;
+            }
             LinkAttribute::LinkInfo(infos) => {
                 link.has_kind = infos.iter().any(|i| matches!(i, LinkInfo::Kind(_)))
             }

@@ -31,7 +31,7 @@ const IMDS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 /// Whether a link can carry packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Carrier {
-    /// operstate up, or unknown (devices without a notion of carrier).
+    /// operstate up, or unknown with the lower layer up (devices without a notion of carrier).
     Yes,
     /// Administratively up, and the other end or the device is not ready.
     NotYet,

@@ -1,6 +1,6 @@
 //! How 169.254.170.2:80 reaches our listener while port 80 stays free for the task.
 //!
-//! A listener on 169.254.170.2:80 makes a task's own bind of 0.0.0.0:80 or [::]:80 fail with EADDRINUSE: every web server breaks. So the
+//! A listener on 169.254.170.2:80 makes a task's own bind of `0.0.0.0:80` or `[::]:80` fail with EADDRINUSE: every web server breaks. So the
 //! listener has another port ([`crate::listener`]), and a BPF program of some thirty instructions on the task's namespace (type sk_lookup, run when
 //! the kernel looks for the listener of an incoming SYN) hands connections for 169.254.170.2:80 to it through a map of one socket.
 //!

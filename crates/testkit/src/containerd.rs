@@ -161,7 +161,9 @@ fn forget(bundle: &Path) {
     }
     let mut parts = bundle.components().rev().map(|c| c.as_os_str());
     if let (Some(id), Some(namespace)) = (parts.next(), parts.next()) {
-        fs::remove_dir_all(Path::new("/run/containerd/runc").join(namespace).join(id)).ok();
+        let runc = Path::new("/run/containerd/runc").join(namespace);
+        fs::remove_dir_all(runc.join(id)).ok();
+        fs::remove_dir(runc).ok();
     }
     let spec = fs::read_to_string(bundle.join("config.json")).unwrap_or_default();
     let path = spec.split("\"cgroupsPath\":\"/").nth(1).and_then(|rest| rest.split('"').next());

@@ -135,7 +135,8 @@ impl State {
                     drop(reply.send(Err(LeaseError::Cancelled)));
                 }
                 self.serve();
-                drop(reply.send(()));
+                // Whoever asked may be gone.
+                reply.send(()).unwrap_or_default();
             }
             LeaseRequest::Recovered => {
                 self.recovered = true;

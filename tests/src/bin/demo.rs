@@ -156,7 +156,7 @@ fn own_metadata(lab: &Lab, said: &str, web: (&Value, &str), probe: (&Value, &str
     let body = e2e::process::run(
         std::process::Command::new("nsenter")
             .arg(format!("--net={namespace}"))
-            .args(["busybox", "wget", "-T", "5", "-q", "-O", "-"])
+            .args(["timeout", "5", "busybox", "wget", "-q", "-O", "-"])
             .arg(format!("http://169.254.170.2{path}/task")),
     )?;
     let web_metadata: Value = serde_json::from_str(&body).context("read web's metadata")?;

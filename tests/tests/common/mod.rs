@@ -72,5 +72,5 @@ pub(crate) fn sleeper(family: &str) -> Value {
 /// Fetches a URL from within a task's namespace, with its containers' own wget.
 pub(crate) fn in_namespace(task: &Value, url: &str) -> anyhow::Result<String> {
     let namespace = task["network"]["netnsPath"].as_str().unwrap();
-    process::run(Command::new("nsenter").arg(format!("--net={namespace}")).args(["busybox", "wget", "-T", "5", "-q", "-O", "-", url]))
+    process::run(Command::new("nsenter").arg(format!("--net={namespace}")).args(["timeout", "5", "busybox", "wget", "-q", "-O", "-", url]))
 }

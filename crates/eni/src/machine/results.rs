@@ -1,17 +1,15 @@
 //! What the end of an op (and every other event) does to the state.
 
-use super::{Creating, Eni, Event, Finished, Now, Presence, Refusal, Reply, Seat, Slot, Stage, State, Then};
+use super::{Creating, Eni, Event, Finished, Now, Presence, Refusal, Reply, Slot, Stage, State, Then};
 use crate::{
     address,
-    config::{
-        EniConfig, LAG, LOAD_TRIES, QUARANTINE, REFUSED_BASE, REFUSED_CAP, RETRY_BASE, RETRY_CAP, Spec, YOUNG,
-    },
+    config::{LAG, LOAD_TRIES, QUARANTINE, REFUSED_BASE, REFUSED_CAP, RETRY_BASE, RETRY_CAP, Spec, YOUNG},
     failure::{Failure, Kind},
     records::Memory,
     recover,
 };
 use berth_types::{
-    eni::{EniFacts, SlotFacts},
+    eni::EniFacts,
     ids::{ClientToken, SlotId, TaskArn},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -302,7 +300,7 @@ impl State {
         let Some(eni) = self.enis.get_mut(token) else { return };
         eni.retry.reset();
         eni.error = None;
-        let facts = Arc::new(slot_facts(&self.config, eni, &seat, slot, &built));
+        let facts = Arc::new(address::slot_facts(&self.config, eni, &seat, slot, &built));
         let build_micros = built.build_micros;
         tracing::info!(eni = %facts.eni, slot = %slot, build_micros, found = past.is_some(), "slot built");
         let ready = Slot { facts, ready_at: now.wall, build_micros };
@@ -492,29 +490,5 @@ impl State {
     /// Whether a describe that began then can show what an ENI's last op did.
     pub(super) fn past_lag(eni: &Eni, began_at: Duration) -> bool {
         eni.settled_at + LAG <= began_at
-    }
-}
-
-/// What a lease holder gets to know of a slot that has just been built.
-fn slot_facts(config: &EniConfig, eni: &Eni, seat: &Seat, slot: &SlotId, built: &Finished) -> SlotFacts {
-    let facts = &eni.facts;
-    SlotFacts {
-        slot: slot.clone(),
-        eni: facts.id.clone(),
-        attachment: seat.attachment.clone(),
-        mac: facts.mac,
-        subnet: facts.subnet.clone(),
-        security_groups: facts.security_groups.clone(),
-        ipv4: facts.ipv4.clone(),
-        ipv6: facts.ipv6.clone(),
-        subnet_ipv4: facts.subnet_ipv4,
-        subnet_ipv6: facts.subnet_ipv6,
-        gateway_ipv4: address::gateway(facts),
-        dns_servers: config.dns_servers.clone(),
-        dns_search: config.dns_search.clone(),
-        private_dns_name: address::hostname(facts),
-        netns: built.netns,
-        netns_path: built.netns_path.clone(),
-        files: built.files.clone(),
     }
 }

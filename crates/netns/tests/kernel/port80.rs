@@ -8,7 +8,14 @@ const METADATA: &str = "169.254.170.2:80";
 
 /// A web server of the task on an address of its namespace.
 fn web(scene: &Scene, slot: &SlotId, address: &str) -> Server {
-    serve(scene.netns(slot).run(|| TcpListener::bind(address)).unwrap().unwrap(), "task")
+    let netns = scene.netns(slot);
+    let mut bound = None;
+    // A process that another test is just starting has a copy of every descriptor until its exec, of a closed listener too.
+    eventually("the task's bind", || {
+        bound = netns.run(|| TcpListener::bind(address)).unwrap().ok();
+        bound.is_some()
+    });
+    serve(bound.unwrap(), "task")
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The EC2 query API: parameters in, XML out.
 //!
-//! [`answer`] is the whole of it: it names the action, asks the [`World`](crate::world::World), and writes the reply. It knows
-//! nothing of sockets, signatures and faults, which are [`crate::http`]'s; one module per family of actions knows their
+//! [`answer`] is the whole of it: it names the action, asks the [`World`], and writes the reply. It knows
+//! nothing of sockets, signatures and faults, which are [`crate::service`]'s; one module per family of actions knows their
 //! parameters and elements.
 
 mod changes;

@@ -1,7 +1,7 @@
 //! What there is in the world: the fixed site (VPC, subnets, groups, instances) and what calls change (ENIs, tags).
 //!
 //! A [`State`] is a plain value that can be cloned cheaply; [`super::World`] owns the current one and keeps old ones for stale
-//! reads. [`State::settle`] lets time pass: it is the only place where an attachment changes its phase by itself.
+//! reads. `State::settle` lets time pass: it is the only place where an attachment changes its phase by itself.
 
 use super::{
     ids::{AttachmentId, EniId, GroupId, InstanceId, Mac, SubnetId, VpcId},

@@ -42,16 +42,26 @@ impl Sink {
         self.size = self.file.as_ref().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
     }
 
-    /// Appends whole lines, or drops and counts them.
-    pub(crate) fn write(&mut self, lines: &[u8]) {
-        if lines.is_empty() {
-            return;
+    /// Appends whole lines, or drops and counts them. No file grows over its size, but for a single line that is larger.
+    pub(crate) fn write(&mut self, mut lines: &[u8]) {
+        while !lines.is_empty() {
+            let room = self.arguments.max_size.saturating_sub(self.size);
+            let mut fitting = fitting(lines, room);
+            if fitting == 0 {
+                if self.size > 0 {
+                    self.rotate();
+                }
+                fitting = first_line(lines);
+            }
+            let (now, later) = lines.split_at(fitting);
+            self.write_some(now);
+            lines = later;
         }
+    }
+
+    fn write_some(&mut self, lines: &[u8]) {
         if self.file.is_none() {
             self.open();
-        }
-        if self.size > 0 && self.size.saturating_add(lines.len() as u64) > self.arguments.max_size {
-            self.rotate();
         }
         let mut text = Vec::new();
         if self.torn {
@@ -117,6 +127,19 @@ impl Sink {
     }
 }
 
+/// Bytes of the whole lines that fit into so much room.
+fn fitting(lines: &[u8], room: u64) -> usize {
+    if lines.len() as u64 <= room {
+        return lines.len();
+    }
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    lines[..room].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1)
+}
+
+fn first_line(lines: &[u8]) -> usize {
+    lines.iter().position(|b| *b == b'\n').map_or(lines.len(), |at| at + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,9 +156,8 @@ mod tests {
     fn files_are_rotated_by_size_and_the_oldest_goes() {
         let dir = tempfile::tempdir().unwrap();
         let mut sink = sink(dir.path(), 10, 3);
-        for line in ["aaaaaaa\n", "bbbbbbb\n", "ccccccc\n", "ddddddd\n"] {
-            sink.write(line.as_bytes());
-        }
+        sink.write(b"aaaaaaa\nbbbbbbb\n");
+        sink.write(b"ccccccc\nddddddd\n");
         assert_eq!((text(dir.path(), "web.log"), text(dir.path(), "web.log.1")), ("ddddddd\n".into(), "ccccccc\n".into()));
         assert_eq!((text(dir.path(), "web.log.2"), text(dir.path(), "web.log.3")), ("bbbbbbb\n".into(), String::new()));
     }
