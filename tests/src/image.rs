@@ -10,8 +10,8 @@ pub const IMAGE: &str = "berth/demo:latest";
 
 /// Programs that the image has beside `sh`; busybox knows them all.
 const APPLETS: [&str; 25] = [
-    "sh", "httpd", "wget", "ping", "sleep", "echo", "cat", "grep", "ls", "id", "env", "true", "false", "kill", "ip", "nc", "mkdir", "touch",
-    "dd", "stat", "hostname", "mount", "head", "date", "timeout",
+    "sh", "httpd", "wget", "ping", "sleep", "echo", "cat", "grep", "ls", "id", "env", "true", "false",
+    "kill", "ip", "nc", "mkdir", "touch", "dd", "stat", "hostname", "mount", "head", "date", "timeout",
 ];
 
 /// The page that `web` serves.
@@ -19,7 +19,8 @@ pub const PAGE: &str = "hello from a task with an ENI of its own\n";
 
 /// Writes the archive. busybox must be the static one: the image has no libraries.
 pub fn write_archive(busybox: &Path, archive: &Path) -> Result<()> {
-    let program = fs::read(busybox).with_context(|| format!("read {} (package busybox-static)", busybox.display()))?;
+    let program =
+        fs::read(busybox).with_context(|| format!("read {} (package busybox-static)", busybox.display()))?;
     let layer = layer(&program)?;
     let layer_digest = hex::encode(Sha256::digest(&layer));
     let config = json!({
@@ -36,7 +37,9 @@ pub fn write_archive(busybox: &Path, archive: &Path) -> Result<()> {
     let config = serde_json::to_vec(&config)?;
     let config_name = format!("{}.json", hex::encode(Sha256::digest(&config)));
     let manifest = json!([{"Config": config_name, "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]);
-    let mut out = tar::Builder::new(fs::File::create(archive).with_context(|| format!("create {}", archive.display()))?);
+    let mut out = tar::Builder::new(
+        fs::File::create(archive).with_context(|| format!("create {}", archive.display()))?,
+    );
     add(&mut out, &config_name, 0o644, &config)?;
     add(&mut out, "layer.tar", 0o644, &layer)?;
     add(&mut out, "manifest.json", 0o644, &serde_json::to_vec(&manifest)?)?;
@@ -46,7 +49,9 @@ pub fn write_archive(busybox: &Path, archive: &Path) -> Result<()> {
 
 fn layer(busybox: &[u8]) -> Result<Vec<u8>> {
     let mut layer = tar::Builder::new(Vec::new());
-    for (directory, mode) in [("bin", 0o755), ("etc", 0o755), ("srv", 0o755), ("srv/www", 0o755), ("tmp", 0o1777), ("root", 0o700)] {
+    for (directory, mode) in
+        [("bin", 0o755), ("etc", 0o755), ("srv", 0o755), ("srv/www", 0o755), ("tmp", 0o1777), ("root", 0o700)]
+    {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Directory);
         header.set_mode(mode);

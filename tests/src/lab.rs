@@ -52,7 +52,11 @@ impl Settings {
 
     /// What the agents' namespaces are named by: the end of the instances' ids.
     pub fn owner_tags(&self) -> Vec<String> {
-        INSTANCES.iter().map(|(name, ..)| self.instance_id(name)).map(|id| id[id.len() - 8..].to_owned()).collect()
+        INSTANCES
+            .iter()
+            .map(|(name, ..)| self.instance_id(name))
+            .map(|id| id[id.len() - 8..].to_owned())
+            .collect()
     }
 
     /// Removes what a lab with these settings has left.
@@ -112,7 +116,8 @@ impl Lab {
         settings.sweep().context("sweep what an earlier lab left")?;
         fs::create_dir_all(&settings.dir)?;
         let endpoint = String::new();
-        let mut lab = Self { settings, agents: Vec::new(), vpcbox: None, containerd: None, endpoint, keep: false };
+        let mut lab =
+            Self { settings, agents: Vec::new(), vpcbox: None, containerd: None, endpoint, keep: false };
         lab.containerd = Some(lab.start_containerd()?);
         lab.start_vpcbox()?;
         for (instance, ..) in INSTANCES {
@@ -198,7 +203,8 @@ impl Lab {
             process.must_run()?;
             Ok(fs::read(&ready).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()))
         })?;
-        self.endpoint = answer["endpoint"].as_str().context("the box's ready file names no endpoint")?.to_owned();
+        self.endpoint =
+            answer["endpoint"].as_str().context("the box's ready file names no endpoint")?.to_owned();
         self.vpcbox = Some(process);
         Ok(())
     }
@@ -292,7 +298,8 @@ impl Agent {
         let mut command = Command::new(program("vpcbox")?);
         command.args(["exec", "--name", &self.lab, &self.instance_id, "--"]).arg(program("berth")?);
         command.arg("agent").arg("--config").arg(&self.config);
-        self.process = Some(Process::start(&format!("the agent on {}", self.instance), &mut command, &self.log)?);
+        self.process =
+            Some(Process::start(&format!("the agent on {}", self.instance), &mut command, &self.log)?);
         Ok(())
     }
 
@@ -300,7 +307,9 @@ impl Agent {
     pub fn wait_warm(&mut self) -> Result<()> {
         self.wait("a warm slot", |agent| {
             let pool = agent.json(&["pool"])?;
-            Ok((pool["warm"].as_u64() >= pool["warm_target"].as_u64() && pool["warm_target"].as_u64() > Some(0)).then_some(()))
+            Ok((pool["warm"].as_u64() >= pool["warm_target"].as_u64()
+                && pool["warm_target"].as_u64() > Some(0))
+            .then_some(()))
         })
     }
 
@@ -350,7 +359,11 @@ impl Agent {
     /// Imports an image archive for this agent.
     pub fn import(&self, archive: &Path) -> Result<()> {
         let mut command = Command::new(program("berth")?);
-        command.args(["image", "import"]).arg(archive).args(["--name", image::IMAGE, "--config"]).arg(&self.config);
+        command
+            .args(["image", "import"])
+            .arg(archive)
+            .args(["--name", image::IMAGE, "--config"])
+            .arg(&self.config);
         run(&mut command).map(drop)
     }
 
@@ -377,7 +390,9 @@ impl Agent {
         let Some(mut process) = self.process.take() else { return Ok(()) };
         match process.end(Signal::SIGTERM, PATIENCE)? {
             0 => Ok(()),
-            code => bail!("the agent on {} ended with {code} after SIGTERM:\n{}", self.instance, process.tail()),
+            code => {
+                bail!("the agent on {} ended with {code} after SIGTERM:\n{}", self.instance, process.tail())
+            }
         }
     }
 

@@ -30,7 +30,10 @@ impl Belongings {
     /// What there is now; processes are those that name `lab` in their command line.
     pub fn observe(lab: &Path) -> Result<Self> {
         Ok(Self {
-            namespaces: names(Path::new("/run/netns")).into_iter().filter(|n| n.starts_with("berth-")).collect(),
+            namespaces: names(Path::new("/run/netns"))
+                .into_iter()
+                .filter(|n| n.starts_with("berth-"))
+                .collect(),
             links: names(Path::new("/sys/class/net")),
             mounts: mounts()?.into_iter().filter(|m| ours(m, lab)).map(|m| m.display().to_string()).collect(),
             nftables: nftables()?,
@@ -72,7 +75,8 @@ pub fn mounts() -> Result<Vec<PathBuf>> {
 }
 
 fn nftables() -> Result<BTreeSet<String>> {
-    let output = Command::new("nft").args(["list", "tables"]).output().context("run nft (package nftables)")?;
+    let output =
+        Command::new("nft").args(["list", "tables"]).output().context("run nft (package nftables)")?;
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }
 

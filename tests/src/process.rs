@@ -27,7 +27,11 @@ pub struct Process {
 impl Process {
     /// Starts a command with its output appended to `log`.
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
-        let out = File::options().create(true).append(true).open(log).with_context(|| format!("open {}", log.display()))?;
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("open {}", log.display()))?;
         let child = command
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
@@ -52,7 +56,8 @@ impl Process {
     /// Sends a signal and waits for the end.
     pub fn end(&mut self, signal: Signal, deadline: Duration) -> Result<i32> {
         if self.ended().is_none() {
-            kill(Pid::from_raw(self.child.id().cast_signed()), signal).with_context(|| format!("signal {}", self.name))?;
+            kill(Pid::from_raw(self.child.id().cast_signed()), signal)
+                .with_context(|| format!("signal {}", self.name))?;
         }
         let what = format!("{} to end after {signal}", self.name);
         eventually(&what, deadline, || Ok(self.ended()))
@@ -69,7 +74,12 @@ impl Process {
     pub fn must_run(&mut self) -> Result<()> {
         match self.ended() {
             None => Ok(()),
-            Some(code) => Err(anyhow::Error::new(Ended { name: self.name.clone(), code, log: self.log.clone(), tail: self.tail() })),
+            Some(code) => Err(anyhow::Error::new(Ended {
+                name: self.name.clone(),
+                code,
+                log: self.log.clone(),
+                tail: self.tail(),
+            })),
         }
     }
 }
@@ -101,7 +111,11 @@ impl std::fmt::Display for Ended {
 }
 
 /// Looks again until there is an answer, or fails with what it waited for.
-pub fn eventually<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn eventually<T>(
+    what: &str,
+    deadline: Duration,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         let failure = match look() {
@@ -126,7 +140,12 @@ pub fn run(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        bail!("{command:?} failed ({}): {}{}", output.status, text.trim(), String::from_utf8_lossy(&output.stdout).trim());
+        bail!(
+            "{command:?} failed ({}): {}{}",
+            output.status,
+            text.trim(),
+            String::from_utf8_lossy(&output.stdout).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -135,5 +154,7 @@ pub fn run(command: &mut Command) -> Result<String> {
 pub fn program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("find the own program")?;
     let found = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
-    found.with_context(|| format!("no program `{name}` beside {}; build the workspace first (make build)", own.display()))
+    found.with_context(|| {
+        format!("no program `{name}` beside {}; build the workspace first (make build)", own.display())
+    })
 }

@@ -16,13 +16,23 @@ fn the_walls_between_the_crates_hold() {
 fn paths(text: &str) -> BTreeSet<String> {
     let words = text.split('`').skip(1).step_by(2);
     let roots = ["crates/", "docs/", "tests/", "scripts/", "systemd/", "fuzz/", ".ci/"];
-    words.filter(|w| roots.iter().any(|r| w.starts_with(r)) && !w.contains(['*', ' ', '<', '{'])).map(str::to_owned).collect()
+    words
+        .filter(|w| roots.iter().any(|r| w.starts_with(r)) && !w.contains(['*', ' ', '<', '{']))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn every_path_that_the_documents_name_exists() {
-    let mut documents: Vec<_> = ["README.md", "ARCHITECTURE.md", "SPECIFICATION.md"].iter().map(|d| top().join(d)).collect();
-    documents.extend(fs::read_dir(top().join("docs")).unwrap().flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "md")));
+    let mut documents: Vec<_> =
+        ["README.md", "ARCHITECTURE.md", "SPECIFICATION.md"].iter().map(|d| top().join(d)).collect();
+    documents.extend(
+        fs::read_dir(top().join("docs"))
+            .unwrap()
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.extension().is_some_and(|x| x == "md")),
+    );
     let mut named = 0;
     for document in documents {
         for path in paths(&fs::read_to_string(&document).unwrap()) {

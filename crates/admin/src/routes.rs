@@ -103,8 +103,12 @@ async fn health(State(admin): State<Admin>) -> Response {
     (status, Json(view)).into_response()
 }
 
+fn view(admin: &Admin, task: &TaskSnapshot) -> TaskView {
+    TaskView::new(task, &admin.enis.borrow())
+}
+
 async fn list_tasks(State(admin): State<Admin>) -> Json<TaskList> {
-    let mut tasks: Vec<TaskView> = admin.engine.borrow().tasks.values().map(|t| TaskView::new(t)).collect();
+    let mut tasks: Vec<TaskView> = admin.engine.borrow().tasks.values().map(|t| view(&admin, t)).collect();
     tasks.sort_by(|a, b| a.created_at.cmp(&b.created_at).then_with(|| a.task_arn.cmp(&b.task_arn)));
     Json(TaskList { tasks })
 }
@@ -150,7 +154,7 @@ async fn get_task(
     Query(query): Query<WaitQuery>,
 ) -> Result<Json<TaskView>, ApiError> {
     let task = find(&admin, &id)?;
-    let Some(wanted) = query.wait else { return Ok(Json(TaskView::new(&task))) };
+    let Some(wanted) = query.wait else { return Ok(Json(view(&admin, &task))) };
     let reached: fn(&TaskSnapshot) -> bool = match wanted.as_str() {
         "RUNNING" => |t| t.known >= TaskStatus::Running,
         "STOPPED" => |t| t.known == TaskStatus::Stopped,
@@ -168,7 +172,7 @@ async fn get_task(
         Ok(Ok(snapshot)) => snapshot.tasks.get(&arn).map(Arc::clone),
         Ok(Err(_)) | Err(_) => admin.engine.borrow().tasks.get(&arn).map(Arc::clone),
     };
-    Ok(Json(TaskView::new(&last.unwrap_or(task))))
+    Ok(Json(view(&admin, &last.unwrap_or(task))))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -197,7 +201,7 @@ async fn stop_task(
     let (reply, answer) = oneshot::channel();
     let stop = Assignment::Stop { task: task.clone(), reason, code: StopCode::UserInitiated, reply };
     run::assign(&admin, stop, answer).await?;
-    Ok(Json(TaskView::new(&*find(&admin, task.as_str())?)))
+    Ok(Json(view(&admin, &*find(&admin, task.as_str())?)))
 }
 
 async fn forget_task(State(admin): State<Admin>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {

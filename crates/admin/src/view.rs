@@ -3,7 +3,7 @@
 use crate::Admin;
 use berth_types::{
     Timestamp,
-    eni::{EniView, InstanceFacts, PoolView, SlotView},
+    eni::{EniSnapshot, EniView, InstanceFacts, PoolView, SlotView},
     ids::{ContainerId, EniId, MacAddr, SlotId, SubnetId, TaskArn},
     task::{ContainerSnapshot, StopCode, TaskSnapshot, TaskStatus},
 };
@@ -207,9 +207,11 @@ pub struct LogLine {
 }
 
 impl TaskView {
-    /// The task as operators see it.
-    pub fn new(task: &TaskSnapshot) -> Self {
+    /// The task as operators see it. What it waits for is known best by the pool, if it is a slot.
+    pub fn new(task: &TaskSnapshot, enis: &EniSnapshot) -> Self {
         let spec = &task.spec;
+        let slot =
+            enis.pool.waiting.iter().find(|w| w.task == spec.arn).map(|w| format!("a slot: {}", w.reason));
         let launch =
             task.started_at.and_then(|at| u64::try_from(at.duration_since(spec.created_at).as_micros()).ok());
         Self {
@@ -218,7 +220,7 @@ impl TaskView {
             last_status: task.last_status().into(),
             desired_status: if task.desired == TaskStatus::Stopped { "STOPPED" } else { "RUNNING" }.into(),
             group: spec.group.clone(),
-            waiting: task.waiting.clone(),
+            waiting: slot.or_else(|| task.waiting.clone()),
             stopped_reason: task.stopped_reason.clone(),
             stop_code: task.stop_code,
             created_at: spec.created_at,

@@ -81,9 +81,14 @@ impl Cgroups {
     /// Whether the kernel can limit swap per cgroup.
     pub(crate) fn limits_swap(&self) -> bool {
         match &self.kind {
-            Kind::V1(_) => self.v1_dir("memory").is_some_and(|dir| dir.join("memory.memsw.limit_in_bytes").exists()),
-            // The file exists only below the root, and only with swap accounting; runc makes nothing of it without swap.
-            Kind::V2 | Kind::V2Systemd => Path::new("/proc/swaps").exists(),
+            Kind::V1(_) => {
+                self.v1_dir("memory").is_some_and(|dir| dir.join("memory.memsw.limit_in_bytes").exists())
+            }
+            // The file exists only below the root.
+            Kind::V2 | Kind::V2Systemd => {
+                let below = fs::read_dir(MOUNT).into_iter().flatten().flatten();
+                below.into_iter().any(|entry| entry.path().join("memory.swap.max").exists())
+            }
         }
     }
 
@@ -120,7 +125,10 @@ impl Cgroups {
                 let dir = self.task_dir(Path::new(MOUNT), task);
                 make(&dir)?;
                 for parent in [Path::new(MOUNT), &Path::new(MOUNT).join(&self.root)] {
-                    set(parent, "cgroup.subtree_control", "+cpu +memory +pids")?;
+                    for controller in ["+cpu", "+memory", "+pids"] {
+                        // One that this host does not have matters only to a limit, and then the limit's own file is missing.
+                        fs::write(parent.join("cgroup.subtree_control"), controller).ok();
+                    }
                 }
                 if let Some(quota) = quota(limits) {
                     set(&dir, "cpu.max", format!("{quota} {CPU_PERIOD_US}"))?;
@@ -175,7 +183,9 @@ impl Cgroups {
     /// Processes of the container that the kernel killed for want of memory; `None` when its cgroup is not there (any more).
     pub(crate) fn oom_kills(&self, task: &TaskArn, id: &ContainerId) -> Option<u64> {
         let (dir, file) = match &self.kind {
-            Kind::V1(_) => (self.task_dir(self.v1_dir("memory")?, task).join(id.as_str()), "memory.oom_control"),
+            Kind::V1(_) => {
+                (self.task_dir(self.v1_dir("memory")?, task).join(id.as_str()), "memory.oom_control")
+            }
             Kind::V2 => (self.task_dir(Path::new(MOUNT), task).join(id.as_str()), "memory.events"),
             Kind::V2Systemd => {
                 let slices = Path::new(MOUNT).join(format!("{}.slice", self.root)).join(self.slice(task));
@@ -251,7 +261,9 @@ fn remove(dir: &Path) -> Result<()> {
         tries += 1;
         match fs::remove_dir(dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && tries < REMOVE_TRIES => std::thread::sleep(REMOVE_PAUSE),
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && tries < REMOVE_TRIES => {
+                std::thread::sleep(REMOVE_PAUSE)
+            }
             done => return done.map_err(Fault::io(format!("remove cgroup {}", dir.display()))),
         }
     }
@@ -266,11 +278,8 @@ fn remove_if_empty(dir: &Path) {
 
 fn systemctl(arguments: &[&str]) -> Result<()> {
     let what = format!("systemctl {}", arguments.join(" "));
-    let output = Command::new("systemctl")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(Fault::io(&what))?;
+    let output =
+        Command::new("systemctl").args(arguments).stdin(Stdio::null()).output().map_err(Fault::io(&what))?;
     if output.status.success() {
         return Ok(());
     }

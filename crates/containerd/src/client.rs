@@ -3,11 +3,15 @@
 //! The channel connects on first use and again after every loss, so containerd may be down when the agent starts and may be
 //! restarted under it. Nothing here retries: a lost call is told to the caller, who repeats the whole (repeatable) operation.
 
-use crate::{config::ConfigError, error::{Fault, Result}};
+use crate::{
+    config::ConfigError,
+    error::{Fault, Result},
+};
 use containerd_client::services::v1::{
-    containers_client::ContainersClient, content_client::ContentClient, diff_client::DiffClient, events_client::EventsClient,
-    images_client::ImagesClient, leases_client::LeasesClient, snapshots::snapshots_client::SnapshotsClient,
-    tasks_client::TasksClient, version_client::VersionClient, CreateRequest, DeleteRequest,
+    CreateRequest, DeleteRequest, containers_client::ContainersClient, content_client::ContentClient,
+    diff_client::DiffClient, events_client::EventsClient, images_client::ImagesClient,
+    leases_client::LeasesClient, snapshots::snapshots_client::SnapshotsClient, tasks_client::TasksClient,
+    version_client::VersionClient,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{collections::HashMap, path::Path, time::Duration};
@@ -57,7 +61,11 @@ macro_rules! service {
 }
 
 impl Client {
-    pub(crate) fn lazy(socket: &Path, namespace: &str, snapshotter: &str) -> std::result::Result<Self, ConfigError> {
+    pub(crate) fn lazy(
+        socket: &Path,
+        namespace: &str,
+        snapshotter: &str,
+    ) -> std::result::Result<Self, ConfigError> {
         let bad = |source| ConfigError::Socket { value: socket.to_owned(), source };
         let endpoint = Endpoint::try_from(format!("unix://{}", socket.display())).map_err(bad)?;
         let namespace = namespace
@@ -90,7 +98,10 @@ impl Client {
         let until = (Timestamp::now() + LEASE_LIFE).to_string();
         let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), until)]);
         let id = name.parse().map_err(|_| Fault::Broken(format!("lease name {name}")))?;
-        self.leases().create(self.ask(CreateRequest { id: name, labels })).await.map_err(Fault::rpc("create lease"))?;
+        self.leases()
+            .create(self.ask(CreateRequest { id: name, labels }))
+            .await
+            .map_err(Fault::rpc("create lease"))?;
         Ok(Lease { id })
     }
 

@@ -72,7 +72,9 @@ impl Fault {
             Self::ImageNotFound(text) => (ContainerErrorKind::ImageNotFound(text), None),
             Self::Broken(text) => (ContainerErrorKind::Runtime(text), None),
             Self::Io { what, source } => (ContainerErrorKind::Runtime(what), Some(source.into())),
-            Self::Thread(source) => (ContainerErrorKind::Runtime("a worker thread ended early".into()), Some(source.into())),
+            Self::Thread(source) => {
+                (ContainerErrorKind::Runtime("a worker thread ended early".into()), Some(source.into()))
+            }
             Self::TimedOut(after) => (ContainerErrorKind::TimedOut(after), None),
         };
         ContainerError { op, target, kind, source }
@@ -101,7 +103,8 @@ fn runtime_kind(call: &'static str, message: &str) -> ContainerErrorKind {
         text = inner;
     }
     text = text.strip_suffix(": unknown").unwrap_or(text);
-    let definition = text.starts_with("exec: ") || text.starts_with("exec /") || text.starts_with("chdir to cwd");
+    let definition =
+        text.starts_with("exec: ") || text.starts_with("exec /") || text.starts_with("chdir to cwd");
     if definition {
         ContainerErrorKind::Invalid(text.to_owned())
     } else if text.len() < message.len() {
@@ -117,7 +120,9 @@ pub(crate) async fn within<T>(limit: Duration, body: impl Future<Output = Result
 }
 
 /// Runs file work on a thread that may block.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(Fault::Thread)?
 }
 
@@ -146,13 +151,20 @@ mod tests {
                        exec: \"nope\": executable file not found in $PATH: unknown";
         let fault = Fault::rpc("create task")(Status::new(Code::Unknown, message));
         let error = fault.of("start container", "0123");
-        assert_eq!(error.kind, ContainerErrorKind::Invalid("exec: \"nope\": executable file not found in $PATH".into()));
-        assert_eq!(error.to_string(), "start container 0123: exec: \"nope\": executable file not found in $PATH");
+        assert_eq!(
+            error.kind,
+            ContainerErrorKind::Invalid("exec: \"nope\": executable file not found in $PATH".into())
+        );
+        assert_eq!(
+            error.to_string(),
+            "start container 0123: exec: \"nope\": executable file not found in $PATH"
+        );
     }
 
     #[test]
     fn what_containerd_refuses_is_permanent_and_what_it_does_not_hear_is_not() {
-        let refused = Fault::rpc("prepare snapshot")(Status::new(Code::Unknown, "disk is full")).of("create container", "0123");
+        let refused = Fault::rpc("prepare snapshot")(Status::new(Code::Unknown, "disk is full"))
+            .of("create container", "0123");
         assert_eq!(refused.kind, ContainerErrorKind::Runtime("prepare snapshot: disk is full".into()));
         let away = Fault::rpc("prepare snapshot")(Status::unavailable("gone")).of("create container", "0123");
         assert!(matches!(away.kind, ContainerErrorKind::Unavailable(_)));

@@ -12,10 +12,9 @@
 
 use crate::{
     Inner,
-    client::QUERY_DEADLINE,
+    client::{Client, QUERY_DEADLINE},
     error::{Fault, Result, within},
-    observe,
-    process,
+    observe, process,
 };
 use berth_types::{
     Timestamp,
@@ -26,16 +25,11 @@ use containerd_client::{
     services::v1::{SubscribeRequest, WaitRequest, WaitResponse},
     types::v1::Status,
 };
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
-    time::{Instant, MissedTickBehavior, interval_at, sleep},
+    time::sleep,
 };
 
 /// Starts that may wait for the watcher: as many as exits may wait for the engine.
@@ -57,8 +51,14 @@ pub(crate) struct Watch {
 }
 
 /// Runs until nobody listens any more.
-pub(crate) async fn run(inner: Arc<Inner>, starts: mpsc::Receiver<Watch>, events: mpsc::Sender<ContainerEvent>) {
-    Watcher { inner, starts, events, waits: JoinSet::new(), watched: HashMap::new(), resync: false }.run().await;
+pub(crate) async fn run(
+    inner: Arc<Inner>,
+    starts: mpsc::Receiver<Watch>,
+    events: mpsc::Sender<ContainerEvent>,
+) {
+    Watcher { inner, starts, events, waits: JoinSet::new(), watched: HashMap::new(), resync: false }
+        .run()
+        .await;
 }
 
 type Waited = (ContainerId, std::result::Result<WaitResponse, tonic::Status>);
@@ -110,7 +110,10 @@ impl Watcher {
         for process in processes {
             let Ok(id) = process.id.parse() else { continue };
             // Also one that has ended: its Wait answers at once, and the hint is only doubled.
-            if matches!(process.status(), Status::Created | Status::Running | Status::Paused | Status::Pausing) {
+            if matches!(
+                process.status(),
+                Status::Created | Status::Running | Status::Paused | Status::Pausing
+            ) {
                 self.watch(Watch { id, pid: process.pid });
             }
         }
@@ -120,21 +123,11 @@ impl Watcher {
 
     /// Passes hints on until the connection is lost or nobody listens.
     async fn follow(&mut self) {
-        let client = self.inner.client.clone();
-        let mut wire = Box::pin(async move {
-            let request = client.ask(SubscribeRequest { filters: vec![SILENT_FILTER.to_owned()] });
-            // Returns when the connection ends; a stream that should come after all is read to its end.
-            if let Ok(reply) = client.events().subscribe(request).await {
-                let mut stream = reply.into_inner();
-                while let Ok(Some(_)) = stream.message().await {}
-            }
-        });
-        let mut health = interval_at(Instant::now() + HEALTH_INTERVAL, HEALTH_INTERVAL);
-        health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lost = Box::pin(lost(self.inner.client.clone()));
         let events = self.events.clone();
         loop {
             let resync = self.resync;
-            // Every arm is cancel-safe: a queue, a join set, a clock, a future that is kept, a permit not yet used.
+            // Every arm is cancel-safe: a queue, a join set, a permit not yet used, a future that is kept.
             tokio::select! {
                 start = self.starts.recv() => match start {
                     Some(watch) => self.watch(watch),
@@ -148,11 +141,8 @@ impl Watcher {
                     permit.send(ContainerEvent::Resync);
                     self.resync = false;
                 }
-                () = &mut wire => return,
+                () = &mut lost => return,
                 () = events.closed() => return,
-                _ = health.tick() => {
-                    if !answers(&self.inner).await { return }
-                }
             }
         }
     }
@@ -164,7 +154,8 @@ impl Watcher {
         self.watched.insert(watch.id.clone(), observe::memory_cgroup(watch.pid));
         let client = self.inner.client.clone();
         self.waits.spawn(async move {
-            let request = client.ask(WaitRequest { container_id: watch.id.to_string(), exec_id: String::new() });
+            let request =
+                client.ask(WaitRequest { container_id: watch.id.to_string(), exec_id: String::new() });
             // No deadline: it lasts as long as the container, and ends with the connection.
             let reply = client.tasks().wait(request).await;
             (watch.id, reply.map(tonic::Response::into_inner))
@@ -190,7 +181,11 @@ impl Watcher {
             Err(status) if crate::error::lost_connection(&status) => false,
             Err(status) => {
                 // Removed under us, most likely: the engine looks for itself.
-                tracing::debug!(container = id.short(), error = status.message(), "wait ended without an exit");
+                tracing::debug!(
+                    container = id.short(),
+                    error = status.message(),
+                    "wait ended without an exit"
+                );
                 self.resync = true;
                 true
             }
@@ -204,9 +199,32 @@ impl Watcher {
     }
 }
 
-async fn answers(inner: &Inner) -> bool {
-    let version = async { inner.client.version().version(inner.client.ask(())).await.map_err(Fault::rpc("version")) };
-    within(QUERY_DEADLINE, version).await.is_ok()
+/// Ends when containerd is gone or hangs.
+async fn lost(client: Client) {
+    tokio::select! {
+        () = closed(&client) => {}
+        () = silent(&client) => {}
+    }
+}
+
+/// Ends with the connection: see the head of this file.
+async fn closed(client: &Client) {
+    let request = client.ask(SubscribeRequest { filters: vec![SILENT_FILTER.to_owned()] });
+    if let Ok(reply) = client.events().subscribe(request).await {
+        let mut stream = reply.into_inner();
+        while let Ok(Some(_)) = stream.message().await {}
+    }
+}
+
+/// Ends when a question is not answered in time.
+async fn silent(client: &Client) {
+    loop {
+        sleep(HEALTH_INTERVAL).await;
+        let version = async { client.version().version(client.ask(())).await.map_err(Fault::rpc("version")) };
+        if within(QUERY_DEADLINE, version).await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Inner {
@@ -217,4 +235,3 @@ impl Inner {
         }
     }
 }
-

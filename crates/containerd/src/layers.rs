@@ -26,10 +26,16 @@ pub(crate) fn directories(mounts: &[Mount]) -> Result<Vec<PathBuf>> {
         "overlay" => {
             let option = |name: &str| mount.options.iter().find_map(|o| o.strip_prefix(name));
             let upper = option("upperdir=").map(PathBuf::from);
-            let lower = option("lowerdir=").unwrap_or_default().split(':').filter(|d| !d.is_empty()).map(PathBuf::from);
+            let lower = option("lowerdir=")
+                .unwrap_or_default()
+                .split(':')
+                .filter(|d| !d.is_empty())
+                .map(PathBuf::from);
             Ok(upper.into_iter().chain(lower).collect())
         }
-        other => Err(Fault::Broken(format!("a snapshot mounted as {other}: use the overlayfs or the native snapshotter"))),
+        other => Err(Fault::Broken(format!(
+            "a snapshot mounted as {other}: use the overlayfs or the native snapshotter"
+        ))),
     }
 }
 
@@ -40,7 +46,10 @@ pub(crate) fn read_text(layers: &[PathBuf], path: &str, limit: u64) -> Result<Op
         return Ok(None);
     }
     // O_NOFOLLOW: the lookup has resolved all links; one that appears now is not the image's.
-    let file = File::options().read(true).custom_flags((nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK).bits()).open(&place);
+    let file = File::options()
+        .read(true)
+        .custom_flags((nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK).bits())
+        .open(&place);
     let file = file.map_err(Fault::io(format!("open {}", place.display())))?;
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes).map_err(Fault::io(format!("read {}", place.display())))?;
@@ -64,7 +73,8 @@ fn lookup(layers: &[PathBuf], path: &Path) -> Result<Option<(PathBuf, Metadata)>
             if links > MAX_LINKS {
                 return Ok(None);
             }
-            let target = fs::read_link(&place).map_err(Fault::io(format!("read link {}", place.display())))?;
+            let target =
+                fs::read_link(&place).map_err(Fault::io(format!("read link {}", place.display())))?;
             // From the top again: the link may point anywhere in the image, and `..` ends at its root.
             let from = if target.is_absolute() { PathBuf::from("/") } else { Path::new("/").join(&walked) };
             let mut rest: PathBuf = from.join(target);
@@ -105,7 +115,11 @@ fn entry<'a>(layers: &[&'a PathBuf], path: &Path) -> Result<Option<Entry<'a>>> {
         let place = layer.join(path);
         let meta = match fs::symlink_metadata(&place) {
             Ok(meta) => meta,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => continue,
+            Err(e)
+                if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+            {
+                continue;
+            }
             Err(e) => return Err(Fault::io(format!("look at {}", place.display()))(e)),
         };
         let whiteout = meta.file_type().is_char_device() && meta.rdev() == 0;
@@ -163,7 +177,8 @@ mod tests {
         let (_dir, layers) = layers();
         fs::write(layers[1].join("etc/passwd"), "bottom").unwrap();
         let node = layers[0].join("etc/passwd");
-        nix::sys::stat::mknod(&node, nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::S_IRUSR, 0).unwrap();
+        nix::sys::stat::mknod(&node, nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::S_IRUSR, 0)
+            .unwrap();
         assert_eq!(read(&layers, "/etc/passwd"), None);
     }
 

@@ -40,12 +40,14 @@ use berth_types::{
     Timestamp,
     ids::{ContainerId, TaskArn},
     ports::{
-        CONTAINER_EVENT_QUEUE, ContainerError, ContainerEvent, Containers, CreateContainer, ImageFacts, ObservedContainer, Signal,
+        CONTAINER_EVENT_QUEUE, ContainerError, ContainerEvent, Containers, CreateContainer, ImageFacts,
+        ObservedContainer, Signal,
     },
 };
 use cgroup::Cgroups;
 use client::{
-    CREATE_DEADLINE, Client, IMPORT_DEADLINE, LIST_DEADLINE, QUERY_DEADLINE, REMOVE_DEADLINE, SIGNAL_DEADLINE, START_DEADLINE,
+    CREATE_DEADLINE, Client, IMPORT_DEADLINE, LIST_DEADLINE, QUERY_DEADLINE, REMOVE_DEADLINE,
+    SIGNAL_DEADLINE, START_DEADLINE,
 };
 use error::{Fault, blocking, within};
 use image::Images;
@@ -76,7 +78,8 @@ impl Containerd {
     pub fn connect(config: ContainerdConfig) -> Result<Self, ConfigError> {
         config.check()?;
         let client = Client::lazy(&config.socket, &config.namespace, &config.snapshotter)?;
-        let cgroups = Cgroups::detect(config.cgroup_driver, &config.cgroup_root).map_err(ConfigError::Host)?;
+        let cgroups =
+            Cgroups::detect(config.cgroup_driver, &config.cgroup_root).map_err(ConfigError::Host)?;
         let host = host::read(&config, &cgroups)?;
         let (starts, watches) = mpsc::channel(events::WATCH_QUEUE);
         let images = Images::new(client.clone());
@@ -88,7 +91,8 @@ impl Containerd {
     pub async fn version(&self) -> Result<String, ContainerError> {
         let client = &self.inner.client;
         let ask = async { client.version().version(client.ask(())).await.map_err(Fault::rpc("version")) };
-        let reply = within(QUERY_DEADLINE, ask).await.map_err(|fault| fault.of("ask version of", "containerd"))?;
+        let reply =
+            within(QUERY_DEADLINE, ask).await.map_err(|fault| fault.of("ask version of", "containerd"))?;
         Ok(reply.into_inner().version)
     }
 
@@ -100,7 +104,9 @@ impl Containerd {
         name: Option<&str>,
     ) -> Result<Vec<ImageFacts>, ContainerError> {
         let import = archive::import(&self.inner, path, name);
-        within(IMPORT_DEADLINE, import).await.map_err(|fault| fault.of("import archive", path.display().to_string()))
+        within(IMPORT_DEADLINE, import)
+            .await
+            .map_err(|fault| fault.of("import archive", path.display().to_string()))
     }
 
     /// Makes an image of one layer from a tar file with a root file system.

@@ -13,12 +13,10 @@
 use crate::{
     Inner,
     cgroup::TaskLimits,
+    client::QUERY_DEADLINE,
     error::{Fault, OrAbsent, Result, blocking, within},
     image::{Image, unpack},
-    client::QUERY_DEADLINE,
-    logs,
-    process,
-    signal,
+    logs, process, signal,
     spec::{self, Inputs},
     stored::{self, Runtime, Stored},
 };
@@ -29,8 +27,8 @@ use berth_types::{
 };
 use containerd_client::{
     services::v1::{
-        Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest, GetContainerRequest,
-        GetRequest, KillRequest, StartRequest, WaitRequest,
+        Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest,
+        GetContainerRequest, GetRequest, KillRequest, StartRequest, WaitRequest,
         snapshots::{MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest},
     },
     types::{
@@ -77,8 +75,12 @@ impl Inner {
 
     async fn put(&self, record: Container) -> Result<Container> {
         let request = self.client.ask(CreateContainerRequest { container: Some(record) });
-        let reply = self.client.containers().create(request).await.map_err(Fault::rpc("create container record"))?;
-        reply.into_inner().container.ok_or_else(|| Fault::Broken("containerd answered without a container".into()))
+        let reply =
+            self.client.containers().create(request).await.map_err(Fault::rpc("create container record"))?;
+        reply
+            .into_inner()
+            .container
+            .ok_or_else(|| Fault::Broken("containerd answered without a container".into()))
     }
 
     async fn ensure_cgroup(&self, container: &CreateContainer) -> Result<()> {
@@ -113,8 +115,13 @@ impl Inner {
         }
     }
 
-    /// After a create that failed; a snapshot that stays belongs to nobody and is collected.
+    /// After a create that failed. Only without a container record: a repeated create may fail while the container runs on this
+    /// very snapshot. One that stays belongs to nobody and is collected.
     async fn drop_snapshot(&self, id: &ContainerId) {
+        match self.get(id).await.or_absent() {
+            Ok(None) => {}
+            Ok(Some(_)) | Err(_) => return,
+        }
         if let Err(fault) = self.remove_snapshot(id).await {
             tracing::debug!(container = id.short(), error = %fault, "snapshot left to the garbage collector");
         }
@@ -122,8 +129,12 @@ impl Inner {
 
     async fn get(&self, id: &ContainerId) -> Result<Container> {
         let request = self.client.ask(GetContainerRequest { id: id.to_string() });
-        let reply = self.client.containers().get(request).await.map_err(Fault::rpc("get container record"))?;
-        reply.into_inner().container.ok_or_else(|| Fault::Broken("containerd answered without a container".into()))
+        let reply =
+            self.client.containers().get(request).await.map_err(Fault::rpc("get container record"))?;
+        reply
+            .into_inner()
+            .container
+            .ok_or_else(|| Fault::Broken("containerd answered without a container".into()))
     }
 
     pub(crate) async fn start(&self, id: &ContainerId) -> Result<(u32, Timestamp)> {
@@ -151,7 +162,10 @@ impl Inner {
                 let process = self.process(id).await?;
                 if process.status() != Status::Created {
                     self.watch(id, process.pid);
-                    return Ok((process.pid, process::started_at(process.pid).unwrap_or_else(Timestamp::now)));
+                    return Ok((
+                        process.pid,
+                        process::started_at(process.pid).unwrap_or_else(Timestamp::now),
+                    ));
                 }
                 process.pid
             }
@@ -174,15 +188,23 @@ impl Inner {
     }
 
     async fn mounts(&self, id: &ContainerId, stored: &Stored) -> Result<Vec<Mount>> {
-        let ask = || self.client.ask(MountsRequest { snapshotter: self.client.snapshotter(), key: id.to_string() });
-        let reply = self.client.snapshots().mounts(ask()).await.map_err(Fault::rpc("get mounts of snapshot")).or_absent()?;
+        let ask =
+            || self.client.ask(MountsRequest { snapshotter: self.client.snapshotter(), key: id.to_string() });
+        let reply = self
+            .client
+            .snapshots()
+            .mounts(ask())
+            .await
+            .map_err(Fault::rpc("get mounts of snapshot"))
+            .or_absent()?;
         if let Some(reply) = reply {
             return Ok(reply.into_inner().mounts);
         }
         if let Some(mounts) = self.prepare_on(id, &stored.parent).await? {
             return Ok(mounts);
         }
-        let reply = self.client.snapshots().mounts(ask()).await.map_err(Fault::rpc("get mounts of snapshot"))?;
+        let reply =
+            self.client.snapshots().mounts(ask()).await.map_err(Fault::rpc("get mounts of snapshot"))?;
         Ok(reply.into_inner().mounts)
     }
 
@@ -212,7 +234,10 @@ impl Inner {
     async fn process(&self, id: &ContainerId) -> Result<Process> {
         let request = self.client.ask(GetRequest { container_id: id.to_string(), exec_id: String::new() });
         let reply = self.client.tasks().get(request).await.map_err(Fault::rpc("get task"))?;
-        reply.into_inner().process.ok_or_else(|| Fault::Broken("containerd answered without a process".into()))
+        reply
+            .into_inner()
+            .process
+            .ok_or_else(|| Fault::Broken("containerd answered without a process".into()))
     }
 
     pub(crate) async fn signal(&self, id: &ContainerId, signal: Signal) -> Result<()> {
@@ -262,7 +287,12 @@ impl Inner {
             self.delete_task(id).await?;
         }
         let request = self.client.ask(DeleteContainerRequest { id: id.to_string() });
-        self.client.containers().delete(request).await.map_err(Fault::rpc("delete container record")).or_absent()?;
+        self.client
+            .containers()
+            .delete(request)
+            .await
+            .map_err(Fault::rpc("delete container record"))
+            .or_absent()?;
         self.remove_snapshot(id).await
     }
 
@@ -280,7 +310,9 @@ impl Inner {
 fn has_ended(status: &tonic::Status) -> bool {
     let text = status.message();
     matches!(status.code(), Code::FailedPrecondition | Code::Unknown)
-        && (text.contains("already finished") || text.contains("not running") || text.contains("no such process"))
+        && (text.contains("already finished")
+            || text.contains("not running")
+            || text.contains("no such process"))
 }
 
 fn time_of(record: &Container) -> Result<Timestamp> {

@@ -40,7 +40,9 @@ impl Inner {
             let id: ContainerId = container.id.parse().ok()?;
             let state = match processes.get(&container.id) {
                 None => RuntimeState::Created,
-                Some(process) => state(process, || self.cgroups.oom_kills(&found.task, &id).unwrap_or_default()),
+                Some(process) => {
+                    state(process, || self.cgroups.oom_kills(&found.task, &id).unwrap_or_default())
+                }
             };
             Some(ObservedContainer { id, task: found.task, name: found.name, state, record: found.record })
         };
@@ -51,7 +53,8 @@ impl Inner {
     async fn containers(&self) -> Result<Vec<Container>> {
         let filters = vec![format!("labels.\"{}\"", stored::LABEL_TASK)];
         let request = self.client.ask(ListContainersRequest { filters });
-        let reply = self.client.containers().list_stream(request).await.map_err(Fault::rpc("list containers"))?;
+        let reply =
+            self.client.containers().list_stream(request).await.map_err(Fault::rpc("list containers"))?;
         let mut stream = reply.into_inner();
         let mut all = Vec::new();
         while let Some(message) = stream.message().await.map_err(Fault::rpc("list containers"))? {

@@ -34,7 +34,10 @@ mod tests {
         let started = started_at(std::process::id()).unwrap();
         let age = Timestamp::now().duration_since(started);
         assert!(age.as_secs() > -3 && age.as_secs() < 3600, "{age}");
-        assert_eq!(start_ticks("1 (a) b (x)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20"), Some(4242));
+        assert_eq!(
+            start_ticks("1 (a) b (x)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20"),
+            Some(4242)
+        );
         assert_eq!(started_at(u32::MAX), None);
     }
 }

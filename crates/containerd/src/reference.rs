@@ -36,7 +36,9 @@ pub fn normalize(reference: &str) -> String {
     let library = if registry == "docker.io" && !path.contains('/') { "library/" } else { "" };
     match digest {
         Some(digest) => format!("{registry}/{library}{path}@{digest}"),
-        None if path.rsplit('/').next().is_some_and(|last| last.contains(':')) => format!("{registry}/{library}{path}"),
+        None if path.rsplit('/').next().is_some_and(|last| last.contains(':')) => {
+            format!("{registry}/{library}{path}")
+        }
         None => format!("{registry}/{library}{path}:latest"),
     }
 }
@@ -54,7 +56,10 @@ mod tests {
             ("docker.io/busybox", "docker.io/library/busybox:latest"),
             ("localhost/app", "localhost/app:latest"),
             ("localhost:5000/app:v1", "localhost:5000/app:v1"),
-            ("111122223333.dkr.ecr.us-west-2.amazonaws.com/web", "111122223333.dkr.ecr.us-west-2.amazonaws.com/web:latest"),
+            (
+                "111122223333.dkr.ecr.us-west-2.amazonaws.com/web",
+                "111122223333.dkr.ecr.us-west-2.amazonaws.com/web:latest",
+            ),
             ("app@sha256:00", "docker.io/library/app@sha256:00"),
         ] {
             assert_eq!(normalize(short), full);

@@ -22,8 +22,12 @@ pub(crate) fn number(name: &str) -> Result<u32, String> {
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
     let offset = |text: &str| if text.is_empty() { Some(0) } else { text[1..].parse::<u32>().ok() };
     let real_time = match (short.strip_prefix("RTMIN"), short.strip_prefix("RTMAX")) {
-        (Some(rest), _) if rest.is_empty() || rest.starts_with('+') => offset(rest).and_then(|n| RT_MIN.checked_add(n)),
-        (_, Some(rest)) if rest.is_empty() || rest.starts_with('-') => offset(rest).and_then(|n| RT_MAX.checked_sub(n)),
+        (Some(rest), _) if rest.is_empty() || rest.starts_with('+') => {
+            offset(rest).and_then(|n| RT_MIN.checked_add(n))
+        }
+        (_, Some(rest)) if rest.is_empty() || rest.starts_with('-') => {
+            offset(rest).and_then(|n| RT_MAX.checked_sub(n))
+        }
         _ => None,
     };
     if let Some(number) = real_time.filter(|n| (RT_MIN..=RT_MAX).contains(n)) {
@@ -40,7 +44,13 @@ mod tests {
     #[test]
     fn every_spelling_is_understood() {
         for (name, expected) in [
-            ("SIGTERM", 15), ("term", 15), ("15", 15), ("SIGQUIT", 3), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("SIGRTMIN", 34),
+            ("SIGTERM", 15),
+            ("term", 15),
+            ("15", 15),
+            ("SIGQUIT", 3),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("SIGRTMIN", 34),
         ] {
             assert_eq!(number(name), Ok(expected), "{name}");
         }

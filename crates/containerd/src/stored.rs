@@ -4,11 +4,7 @@
 //! user's labels and the engine's record among it, goes into extensions, which have no such limit.
 
 use crate::error::{Fault, Result};
-use berth_types::{
-    ids::TaskArn,
-    ports::CreateContainer,
-    task::LogDriver,
-};
+use berth_types::{ids::TaskArn, ports::CreateContainer, task::LogDriver};
 use containerd_client::services::v1::Container;
 use prost_types::Any;
 use serde::{Deserialize, Serialize};
@@ -66,14 +62,24 @@ impl Stored {
             LogDriver::None => None,
             LogDriver::JsonFile => {
                 let limits = crate::logs::Limits::parse(&spec.log.options).map_err(Fault::Invalid)?;
-                Some(Log { path: container.log_path.clone(), max_size: limits.max_size, max_files: limits.max_files })
+                Some(Log {
+                    path: container.log_path.clone(),
+                    max_size: limits.max_size,
+                    max_files: limits.max_files,
+                })
             }
         };
         let stop_signal = match stop_signal {
             None | Some("") => crate::signal::TERM,
             Some(name) => crate::signal::number(name).map_err(Fault::Invalid)?,
         };
-        Ok(Self { parent: parent.to_owned(), terminal: spec.pseudo_terminal, stop_signal, log, labels: container.labels.clone() })
+        Ok(Self {
+            parent: parent.to_owned(),
+            terminal: spec.pseudo_terminal,
+            stop_signal,
+            log,
+            labels: container.labels.clone(),
+        })
     }
 }
 
@@ -114,7 +120,10 @@ pub(crate) fn record(
         id: id.clone(),
         labels: labels(container),
         image: container.spec.image.clone(),
-        runtime: Some(containerd_client::services::v1::container::Runtime { name: runtime.name.to_owned(), options }),
+        runtime: Some(containerd_client::services::v1::container::Runtime {
+            name: runtime.name.to_owned(),
+            options,
+        }),
         spec: Some(any(SPEC_TYPE, serde_json::to_vec(spec).map_err(json)?)),
         snapshotter,
         snapshot_key: id,
@@ -126,7 +135,10 @@ pub(crate) fn record(
 fn labels(container: &CreateContainer) -> HashMap<String, String> {
     let own = [(LABEL_TASK, container.task.as_str()), (LABEL_NAME, &container.spec.name)];
     let own = own.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
-    let ecs = container.labels.iter().filter(|(key, value)| key.starts_with(ECS_LABELS) && key.len() + value.len() <= MAX_LABEL);
+    let ecs = container
+        .labels
+        .iter()
+        .filter(|(key, value)| key.starts_with(ECS_LABELS) && key.len() + value.len() <= MAX_LABEL);
     ecs.map(|(k, v)| (k.clone(), v.clone())).chain(own).collect()
 }
 
@@ -149,8 +161,10 @@ pub(crate) fn found(container: &Container) -> Option<Found> {
 /// What starting it needs.
 pub(crate) fn stored(container: &Container) -> Result<Stored> {
     let any = container.extensions.get(STORED);
-    let any = any.ok_or_else(|| Fault::Broken(format!("container {} was not made by this agent", container.id)))?;
-    serde_json::from_slice(&any.value).map_err(|e| Fault::Broken(format!("container {}: its record does not parse: {e}", container.id)))
+    let any =
+        any.ok_or_else(|| Fault::Broken(format!("container {} was not made by this agent", container.id)))?;
+    serde_json::from_slice(&any.value)
+        .map_err(|e| Fault::Broken(format!("container {}: its record does not parse: {e}", container.id)))
 }
 
 #[cfg(test)]
@@ -168,7 +182,9 @@ mod tests {
         ]);
         let stored_in = Stored::new(&container, "sha256:00", Some("SIGINT")).unwrap();
         let runtime = Runtime { name: "r", systemd_cgroup: true };
-        let record = record(&container, &stored_in, &oci_spec::runtime::Spec::default(), "overlayfs".into(), runtime).unwrap();
+        let record =
+            record(&container, &stored_in, &oci_spec::runtime::Spec::default(), "overlayfs".into(), runtime)
+                .unwrap();
         assert!(record.labels.iter().all(|(k, v)| k.len() + v.len() <= MAX_LABEL));
         assert_eq!(record.labels["com.amazonaws.ecs.cluster"], "demo");
         let found = found(&record).unwrap();

@@ -203,13 +203,23 @@ impl Engine {
                     let next = Retry::after(retry.as_ref(), String::new(), self.now());
                     let until = self.start + next.not_before;
                     retry = Some(next);
+                    let why = format!("the journal cannot be read: {}", Chain(&error));
                     tokio::select! {
                         () = shutdown.cancelled() => return false,
                         () = tokio::time::sleep_until(until) => {}
+                        () = self.refuse_all(&why) => {}
                     }
                 }
             }
         }
+    }
+
+    /// Nothing can be recorded while the journal cannot even be read: whoever assigns hears it instead of waiting.
+    async fn refuse_all(&mut self, why: &str) {
+        while let Some(Assignment::Run { reply, .. } | Assignment::Stop { reply, .. }) = self.assignments.recv().await {
+            drop(reply.send(Err(AssignmentError::NotRecorded(why.to_owned()))));
+        }
+        std::future::pending().await
     }
 
     /// Plans, publishes, and begins what is to be done; answers when to look again.

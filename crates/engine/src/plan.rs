@@ -193,9 +193,10 @@ impl Planner<'_> {
             let config = self.config;
             self.push(task, Act::Volumes, || Work::Volumes { wanted: volumes::wanted(config, &task.spec) });
         }
-        match &task.slot {
-            Slot::Held(lease) if ready && task.ledger.is_settled() => self.create(task, lease),
-            Slot::Held(_) | Slot::Wanted { .. } | Slot::Lost(_) | Slot::GivenBack => {}
+        // After a restart, too, nothing is made or started in a slot that the ENI manager has not confirmed.
+        let Slot::Held(lease) = &task.slot else { return };
+        if ready && task.ledger.is_settled() {
+            self.create(task, lease);
         }
         self.start(task);
     }

@@ -21,6 +21,7 @@ pub(crate) fn from_journal(records: Vec<(String, Record)>, now: Now, rules: &Rul
                 let mut task = task(record, now, rules);
                 let changes = task.ledger.changes;
                 (task.ledger.saved, task.ledger.durable, task.ledger.required) = (changes, changes, changes);
+                task.unseen = true;
                 task.settle(now);
                 tasks.push(task);
             }

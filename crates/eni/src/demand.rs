@@ -43,6 +43,11 @@ fn rank(eni: &Eni) -> Option<u32> {
         Stage::Created => Some(4),
         Stage::Cooling { .. } => Some(RANK_CREATING + 1),
         Stage::Draining { .. } if eni.presence != Presence::Gone => Some(RANK_CREATING + 2),
+        // Found at start: either its task asks for it in a moment, or it becomes a free one, as it is or in a fresh namespace. Making
+        // another ENI for the pool meanwhile would be one too many.
+        Stage::Building { past: Some(_), .. } | Stage::Held { .. } if eni.presence != Presence::Gone => {
+            Some(RANK_CREATING + 3)
+        }
         Stage::Building { past: Some(_), .. }
         | Stage::Draining { .. }
         | Stage::Held { .. }

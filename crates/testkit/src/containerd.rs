@@ -76,7 +76,10 @@ impl PrivateContainerd {
             .stderr(log)
             .spawn()?;
         self.child = Some(child);
-        let answers = || UnixStream::connect(self.socket()).is_ok() && self.log().contains("containerd successfully booted");
+        let answers = || {
+            UnixStream::connect(self.socket()).is_ok()
+                && self.log().contains("containerd successfully booted")
+        };
         if until(answers) {
             return Ok(());
         }
@@ -103,8 +106,13 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.a
 
     /// Bundles of all containers: `state/io.containerd.runtime.v2.task/NAMESPACE/ID`.
     fn bundles(&self) -> Vec<PathBuf> {
-        let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
-        list(&self.dir.join("state/io.containerd.runtime.v2.task")).iter().flat_map(|namespace| list(namespace)).collect()
+        let list = |dir: &Path| {
+            fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>()
+        };
+        list(&self.dir.join("state/io.containerd.runtime.v2.task"))
+            .iter()
+            .flat_map(|namespace| list(namespace))
+            .collect()
     }
 
     /// Processes with this directory on their command line: the shims.
@@ -128,7 +136,8 @@ impl Drop for PrivateContainerd {
     fn drop(&mut self) {
         let bundles = self.bundles();
         for bundle in &bundles {
-            let pid = fs::read_to_string(bundle.join("init.pid")).ok().and_then(|text| text.trim().parse().ok());
+            let pid =
+                fs::read_to_string(bundle.join("init.pid")).ok().and_then(|text| text.trim().parse().ok());
             if let Some(pid) = pid {
                 kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
             }

@@ -22,7 +22,9 @@ const NAME: &str = "berth-demo";
 
 fn main() -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("demo: expected to run as root (or through sudo): it makes network namespaces and containers");
+        eprintln!(
+            "demo: expected to run as root (or through sudo): it makes network namespaces and containers"
+        );
         return ExitCode::FAILURE;
     }
     let result = match std::env::args().nth(1).as_deref() {
@@ -57,7 +59,9 @@ fn demo() -> Result<()> {
     let before = Belongings::observe(&settings.dir)?;
     let mut report = Report::default();
 
-    step("One VPC with two subnets in two zones, an instance in each, an agent on each with a warm pool of one");
+    step(
+        "One VPC with two subnets in two zones, an instance in each, an agent on each with a warm pool of one",
+    );
     let mut lab = Lab::start(settings)?;
     match tasks(&mut lab, &mut report) {
         Ok(()) if keep => {
@@ -81,7 +85,11 @@ fn demo() -> Result<()> {
     report.write(&target, Some(&left))?;
     ensure!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
     println!("    nothing: no namespace, link, mount, container, process, cgroup, nftables table or ENI");
-    println!("\nDone in {:.1} s. The same as JSON: {}", start.elapsed().as_secs_f64(), target.join("report.json").display());
+    println!(
+        "\nDone in {:.1} s. The same as JSON: {}",
+        start.elapsed().as_secs_f64(),
+        target.join("report.json").display()
+    );
     Ok(())
 }
 
@@ -101,7 +109,8 @@ impl Report {
     fn write(&mut self, target: &Path, left: Option<&[String]>) -> Result<()> {
         self.set("left_behind", left.map_or(Value::Null, |l| json!(l)));
         std::fs::create_dir_all(target)?;
-        std::fs::write(target.join("report.json"), serde_json::to_string_pretty(&self.0)? + "\n").context("write report.json")
+        std::fs::write(target.join("report.json"), serde_json::to_string_pretty(&self.0)? + "\n")
+            .context("write report.json")
     }
 }
 
@@ -131,7 +140,8 @@ fn tasks(lab: &mut Lab, report: &mut Report) -> Result<()> {
     println!("    probe got the page: {page}");
     report.set("page", page);
 
-    let ttl: u32 = after(&said, "ttl=")?.split(' ').next().unwrap_or_default().parse().context("read the TTL")?;
+    let ttl: u32 =
+        after(&said, "ttl=")?.split(' ').next().unwrap_or_default().parse().context("read the TTL")?;
     // Linux sends with 64; each router on the way takes one.
     let hops = 64 - ttl;
     ensure!(hops == 1, "{hops} hops between the tasks, expected 1");
@@ -141,7 +151,10 @@ fn tasks(lab: &mut Lab, report: &mut Report) -> Result<()> {
     let seen = wait_for_output(&mut lab.agents[0], &web, &["url:/"])?;
     let line = seen.lines().find(|l| l.contains("url:/")).context("web logged no request")?;
     let peer = line.trim_start_matches('[').trim_start_matches("::ffff:");
-    ensure!(peer.starts_with(&probe_ip), "web saw its peer as `{line}`, expected {probe_ip}: addresses were translated");
+    ensure!(
+        peer.starts_with(&probe_ip),
+        "web saw its peer as `{line}`, expected {probe_ip}: addresses were translated"
+    );
     println!("    no address translation: web saw its peer as {probe_ip}, probe's own ENI address");
     report.set("peer_seen_by_web", probe_ip.clone());
 
@@ -149,8 +162,15 @@ fn tasks(lab: &mut Lab, report: &mut Report) -> Result<()> {
 }
 
 /// What each task reads about itself: probe printed it, web is asked from within its namespace.
-fn own_metadata(lab: &Lab, said: &str, web: (&Value, &str), probe: (&Value, &str), report: &mut Report) -> Result<()> {
-    let probe_metadata: Value = serde_json::from_str(&after(said, "metadata: ")?).context("read probe's metadata")?;
+fn own_metadata(
+    lab: &Lab,
+    said: &str,
+    web: (&Value, &str),
+    probe: (&Value, &str),
+    report: &mut Report,
+) -> Result<()> {
+    let probe_metadata: Value =
+        serde_json::from_str(&after(said, "metadata: ")?).context("read probe's metadata")?;
     let namespace = web.0["network"]["netnsPath"].as_str().context("web has no namespace")?;
     let path = web.0["containers"][0]["metadataPath"].as_str().context("web has no metadata path")?;
     let body = e2e::process::run(
@@ -198,7 +218,8 @@ fn launch(agent: &Agent, definition: &Value, report: &mut Report) -> Result<Valu
 
 fn example(name: &str) -> Result<Value> {
     let path = PathBuf::from("docs/examples").join(name);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("read {} (run from the top of the checkout)", path.display()))?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("read {} (run from the top of the checkout)", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))
 }
 
@@ -236,7 +257,11 @@ fn print_keep(lab: &Lab) -> Result<()> {
     let (berth, vpcbox) = (program("berth")?, program("vpcbox")?);
     println!("\nEverything is left running (KEEP=1). Try:");
     for agent in &lab.agents {
-        println!("    export BERTH_ADMIN_SOCKET={}      # the agent on {}", agent.socket.display(), agent.instance);
+        println!(
+            "    export BERTH_ADMIN_SOCKET={}      # the agent on {}",
+            agent.socket.display(),
+            agent.instance
+        );
     }
     println!("    {} status", berth.display());
     println!("    {} tasks", berth.display());

@@ -48,9 +48,13 @@ pub(crate) fn lab(name: &str, agent: &str) -> OneLab {
 
 /// As [`lab`], for a test that keeps the right itself.
 pub(crate) fn lab_with(_single: &MutexGuard<'static, ()>, name: &str, agent: &str) -> Lab {
-    assert!(nix::unistd::geteuid().is_root(), "these tests make namespaces and containers: expected to run as root");
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "these tests make namespaces and containers: expected to run as root"
+    );
     // Not under target/: containerd's socket must fit into 107 bytes.
-    let mut settings = Settings::new(std::env::temp_dir().join(format!("berth-e2e-{name}")), &format!("bt-{name}"));
+    let mut settings =
+        Settings::new(std::env::temp_dir().join(format!("berth-e2e-{name}")), &format!("bt-{name}"));
     settings.agent += agent;
     Lab::start(settings).unwrap()
 }
@@ -72,5 +76,9 @@ pub(crate) fn sleeper(family: &str) -> Value {
 /// Fetches a URL from within a task's namespace, with its containers' own wget.
 pub(crate) fn in_namespace(task: &Value, url: &str) -> anyhow::Result<String> {
     let namespace = task["network"]["netnsPath"].as_str().unwrap();
-    process::run(Command::new("nsenter").arg(format!("--net={namespace}")).args(["timeout", "5", "busybox", "wget", "-q", "-O", "-", url]))
+    process::run(
+        Command::new("nsenter")
+            .arg(format!("--net={namespace}"))
+            .args(["timeout", "5", "busybox", "wget", "-q", "-O", "-", url]),
+    )
 }

@@ -69,7 +69,8 @@ impl Archive {
     fn scan(&self) -> Result<BTreeMap<String, Entry>> {
         let damaged = |e: io::Error| self.bad(&format!("it is not a tar file or is damaged: {e}"));
         let mut members = BTreeMap::new();
-        let mut tar = tar::Archive::new(MemberReader { file: self.file.clone(), offset: 0, left: self.length });
+        let mut tar =
+            tar::Archive::new(MemberReader { file: self.file.clone(), offset: 0, left: self.length });
         for entry in tar.entries_with_seek().map_err(damaged)? {
             let entry = entry.map_err(damaged)?;
             let name = plain(&entry.path().map_err(damaged)?)
@@ -87,7 +88,10 @@ impl Archive {
                     // A symbolic link starts at its own directory, a hard link at the archive's root.
                     let base = if kind == EntryType::Symlink { Path::new(&name).parent() } else { None };
                     let target = base.unwrap_or(Path::new("")).join(target);
-                    Entry::Link(resolved(&target).ok_or_else(|| self.bad(&format!("the link {name} leads out of the archive")))?)
+                    Entry::Link(
+                        resolved(&target)
+                            .ok_or_else(|| self.bad(&format!("the link {name} leads out of the archive")))?,
+                    )
                 }
                 _ => continue,
             };
@@ -122,7 +126,9 @@ impl Archive {
             return Err(self.bad(&format!("{name} is larger than {MAX_DOCUMENT} bytes")));
         }
         let mut bytes = Vec::new();
-        self.read(&member)?.read_to_end(&mut bytes).map_err(Fault::io(format!("read {}", self.path.display())))?;
+        self.read(&member)?
+            .read_to_end(&mut bytes)
+            .map_err(Fault::io(format!("read {}", self.path.display())))?;
         Ok(bytes)
     }
 

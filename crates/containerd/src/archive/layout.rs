@@ -5,8 +5,8 @@ use super::{Archive, Found, Member};
 use crate::{
     error::{Fault, Result},
     image::documents::{
-        Config, Descriptor, Document, Index, MAX_INDEX_DEPTH, MAX_LAYERS, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP,
-        OCI_MANIFEST, Sorted, digest, is_digest,
+        Config, Descriptor, Document, Index, MAX_INDEX_DEPTH, MAX_LAYERS, Manifest, OCI_CONFIG, OCI_LAYER,
+        OCI_LAYER_GZIP, OCI_MANIFEST, Sorted, digest, is_digest,
     },
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -30,7 +30,9 @@ pub(super) fn images(archive: &Archive) -> Result<Vec<Found>> {
             }
         }
         (None, Some(docker)) => docker_images(archive, docker)?,
-        (None, None) => return Err(archive.bad("it has neither index.json nor manifest.json, so it is no image archive")),
+        (None, None) => {
+            return Err(archive.bad("it has neither index.json nor manifest.json, so it is no image archive"));
+        }
     };
     if found.is_empty() {
         return Err(archive.bad("it holds no image"));
@@ -73,7 +75,14 @@ fn oci_image(archive: &Archive, entry: &Descriptor) -> Result<Found> {
         let config: Config = parse(archive, &manifest.config.digest, &config_bytes)?;
         config.check(&manifest)?;
         let layers = manifest.layers.iter().map(|layer| member(archive, layer)).collect::<Result<_>>()?;
-        return Ok(Found { names: name_of(entry), config, manifest, manifest_bytes: bytes, config_bytes, layers });
+        return Ok(Found {
+            names: name_of(entry),
+            config,
+            manifest,
+            manifest_bytes: bytes,
+            config_bytes,
+            layers,
+        });
     }
     Err(archive.bad("its indexes are nested too deep"))
 }
@@ -84,8 +93,10 @@ fn for_this_platform(archive: &Archive, index: &Index, at: &Descriptor) -> Resul
 
 /// A tag alone (as skopeo writes it) names no image: whoever imports it must.
 fn name_of(entry: &Descriptor) -> Vec<String> {
-    let annotation = |key: &str| entry.annotations.as_ref().and_then(|a| a.get(key)).filter(|name| !name.is_empty());
-    let whole = annotation(NAME_WHOLE).or_else(|| annotation(NAME_OCI).filter(|name| name.contains([':', '/'])));
+    let annotation =
+        |key: &str| entry.annotations.as_ref().and_then(|a| a.get(key)).filter(|name| !name.is_empty());
+    let whole =
+        annotation(NAME_WHOLE).or_else(|| annotation(NAME_OCI).filter(|name| name.contains([':', '/'])));
     whole.into_iter().cloned().collect()
 }
 
@@ -94,7 +105,8 @@ fn member(archive: &Archive, blob: &Descriptor) -> Result<Member> {
     let member = archive.member(&format!("blobs/{path}"));
     let member = member.ok_or_else(|| archive.bad(&format!("it lacks the blob {}", blob.digest)))?;
     if member.size != blob.size {
-        let text = format!("the blob {} has {} bytes and should have {}", blob.digest, member.size, blob.size);
+        let text =
+            format!("the blob {} has {} bytes and should have {}", blob.digest, member.size, blob.size);
         return Err(archive.bad(&text));
     }
     Ok(member)
@@ -131,7 +143,9 @@ fn docker_images(archive: &Archive, manifest: Member) -> Result<Vec<Found>> {
 fn docker_image(archive: &Archive, image: DockerImage) -> Result<Found> {
     let find = |name: &str| {
         let shown: String = name.chars().take(200).collect();
-        archive.member(name).ok_or_else(|| archive.bad(&format!("manifest.json names `{shown}`, which is not in it")))
+        archive
+            .member(name)
+            .ok_or_else(|| archive.bad(&format!("manifest.json names `{shown}`, which is not in it")))
     };
     if image.layers.len() > MAX_LAYERS {
         return Err(archive.bad(&format!("an image has more than {MAX_LAYERS} layers")));
@@ -146,7 +160,10 @@ fn docker_image(archive: &Archive, image: DockerImage) -> Result<Found> {
         // A compressed layer is checked when it is unpacked.
         let expected = config.rootfs.diff_ids.get(position).filter(|_| blob.media_type == OCI_LAYER);
         if let Some(expected) = expected.filter(|diff| **diff != blob.digest && is_digest(diff)) {
-            return Err(archive.bad(&format!("digest mismatch: the layer {name} is {}, its config says {expected}", blob.digest)));
+            return Err(archive.bad(&format!(
+                "digest mismatch: the layer {name} is {}, its config says {expected}",
+                blob.digest
+            )));
         }
         layers.push(member);
         blobs.push(blob);
@@ -160,7 +177,14 @@ fn docker_image(archive: &Archive, image: DockerImage) -> Result<Found> {
     config.check(&manifest)?;
     let manifest_bytes =
         serde_json::to_vec(&manifest).map_err(|e| Fault::Broken(format!("write an image document: {e}")))?;
-    Ok(Found { names: image.repo_tags.unwrap_or_default(), config, manifest, manifest_bytes, config_bytes, layers })
+    Ok(Found {
+        names: image.repo_tags.unwrap_or_default(),
+        config,
+        manifest,
+        manifest_bytes,
+        config_bytes,
+        layers,
+    })
 }
 
 /// Docker's document does not say what a layer is: its first bytes do.

@@ -16,7 +16,9 @@ use crate::{
     error::{Fault, Result, blocking},
     image::{
         content,
-        documents::{Config, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, RootFs, digest, go_arch},
+        documents::{
+            Config, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, RootFs, digest, go_arch,
+        },
         unpack,
     },
     reference::{candidates, normalize},
@@ -52,7 +54,10 @@ pub(crate) async fn import(inner: &Inner, path: &Path, name: Option<&str>) -> Re
     .await?;
     if let Some(name) = name {
         let [only] = found.as_mut_slice() else {
-            return Err(Fault::Invalid(format!("the archive holds {} images, so it cannot be imported under one name", found.len())));
+            return Err(Fault::Invalid(format!(
+                "the archive holds {} images, so it cannot be imported under one name",
+                found.len()
+            )));
         };
         only.names = vec![name.to_owned()];
     }
@@ -95,11 +100,16 @@ pub(crate) async fn import_rootfs(
         .await?
     };
     let rootfs = RootFs { kind: "layers".into(), diff_ids: vec![layer.digest.clone()] };
-    let config = Config { architecture: go_arch().into(), os: "linux".into(), config: Some(settings), rootfs };
+    let config =
+        Config { architecture: go_arch().into(), os: "linux".into(), config: Some(settings), rootfs };
     let config_bytes = json(&config)?;
     let config_blob = Descriptor::of(OCI_CONFIG, &config_bytes);
-    let manifest =
-        Manifest { schema_version: 2, media_type: OCI_MANIFEST.into(), config: config_blob, layers: vec![layer] };
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: OCI_MANIFEST.into(),
+        config: config_blob,
+        layers: vec![layer],
+    };
     let manifest_bytes = json(&manifest)?;
     let image_id = manifest.config.digest.clone();
     let digest = digest(&manifest_bytes);
@@ -143,9 +153,12 @@ async fn store(
     content::write(client, lease, &image.manifest.config, HashMap::new(), bytes).await?;
     // What the manifest refers to lives as long as the manifest, and that as long as the image's name.
     let children = image.manifest.layers.iter().chain([&image.manifest.config]);
-    let labels = children.enumerate().map(|(n, blob)| (format!("containerd.io/gc.ref.content.{n}"), blob.digest.clone()));
+    let labels = children
+        .enumerate()
+        .map(|(n, blob)| (format!("containerd.io/gc.ref.content.{n}"), blob.digest.clone()));
     let target = Descriptor::of(&image.manifest.media_type, &image.manifest_bytes);
-    content::write(client, lease, &target, labels.collect(), Cursor::new(image.manifest_bytes.clone())).await?;
+    content::write(client, lease, &target, labels.collect(), Cursor::new(image.manifest_bytes.clone()))
+        .await?;
     for name in names {
         put_name(client, name, &target).await?;
     }
@@ -160,7 +173,8 @@ async fn put_name(client: &Client, name: &str, target: &Descriptor) -> Result<()
     let request = client.ask(CreateImageRequest { image: Some(image.clone()), source_date_epoch: None });
     match client.images().create(request).await.map_err(Fault::rpc("create image")) {
         Err(fault) if fault.is_already_exists() => {
-            let request = UpdateImageRequest { image: Some(image), update_mask: None, source_date_epoch: None };
+            let request =
+                UpdateImageRequest { image: Some(image), update_mask: None, source_date_epoch: None };
             client.images().update(client.ask(request)).await.map_err(Fault::rpc("update image"))?;
             Ok(())
         }

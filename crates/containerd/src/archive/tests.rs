@@ -31,8 +31,11 @@ fn why(members: &[(&str, &[u8])]) -> String {
 const LAYER: &[u8] = b"not really a tar, nobody looks";
 
 fn config() -> String {
-    format!(r#"{{"architecture":"{}","os":"linux","config":{{"Cmd":["sh"]}},"rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
-        go_arch(), digest(LAYER))
+    format!(
+        r#"{{"architecture":"{}","os":"linux","config":{{"Cmd":["sh"]}},"rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+        go_arch(),
+        digest(LAYER)
+    )
 }
 
 fn blob_path(bytes: &[u8]) -> String {
@@ -42,9 +45,13 @@ fn blob_path(bytes: &[u8]) -> String {
 fn oci(annotations: &str) -> Vec<(String, Vec<u8>)> {
     let config = config().into_bytes();
     let blob = |bytes: &[u8]| format!(r#"{{"digest":"{}","size":{}}}"#, digest(bytes), bytes.len());
-    let manifest = format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, blob(&config), blob(LAYER)).into_bytes();
-    let index = format!(r#"{{"manifests":[{{"mediaType":"{OCI_MANIFEST}","digest":"{}","size":{},"annotations":{{{annotations}}}}}]}}"#,
-        digest(&manifest), manifest.len());
+    let manifest = format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, blob(&config), blob(LAYER))
+        .into_bytes();
+    let index = format!(
+        r#"{{"manifests":[{{"mediaType":"{OCI_MANIFEST}","digest":"{}","size":{},"annotations":{{{annotations}}}}}]}}"#,
+        digest(&manifest),
+        manifest.len()
+    );
     vec![
         (blob_path(&config), config),
         (blob_path(LAYER), LAYER.to_vec()),
@@ -59,9 +66,13 @@ fn borrowed(members: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
 
 #[test]
 fn an_oci_layout_is_read() {
-    let found = images(&tar(&borrowed(&oci(r#""io.containerd.image.name":"docker.io/library/x:1""#)))).unwrap();
+    let found =
+        images(&tar(&borrowed(&oci(r#""io.containerd.image.name":"docker.io/library/x:1""#)))).unwrap();
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].names[0].as_str(), found[0].layers[0].size), ("docker.io/library/x:1", LAYER.len() as u64));
+    assert_eq!(
+        (found[0].names[0].as_str(), found[0].layers[0].size),
+        ("docker.io/library/x:1", LAYER.len() as u64)
+    );
     let tag_only = images(&tar(&borrowed(&oci(r#""org.opencontainers.image.ref.name":"latest""#)))).unwrap();
     assert!(tag_only[0].names.is_empty());
 }
@@ -70,8 +81,13 @@ fn an_oci_layout_is_read() {
 fn a_docker_archive_is_read() {
     let manifest = br#"[{"Config":"c.json","RepoTags":["demo:1"],"Layers":["l/layer.tar"]}]"#;
     let config = config();
-    let found = images(&tar(&[("c.json", config.as_bytes()), ("l/layer.tar", LAYER), ("manifest.json", manifest)])).unwrap();
-    assert_eq!((found[0].names[0].as_str(), found[0].manifest.layers[0].digest.clone()), ("demo:1", digest(LAYER)));
+    let found =
+        images(&tar(&[("c.json", config.as_bytes()), ("l/layer.tar", LAYER), ("manifest.json", manifest)]))
+            .unwrap();
+    assert_eq!(
+        (found[0].names[0].as_str(), found[0].manifest.layers[0].digest.clone()),
+        ("demo:1", digest(LAYER))
+    );
     assert_eq!(found[0].manifest.config.digest, digest(config.as_bytes()));
 }
 
@@ -84,7 +100,10 @@ fn a_bad_archive_says_what_is_wrong() {
     assert!(why(&[("manifest.json", b"{")]).contains("manifest.json does not parse"));
     assert!(why(&[("manifest.json", b"[]")]).contains("holds no image"));
     assert!(why(&[("manifest.json", docker)]).contains("names `c.json`, which is not in it"));
-    assert!(why(&[("manifest.json", docker), ("c.json", config), ("l.tar", b"other")]).contains("digest mismatch"));
+    assert!(
+        why(&[("manifest.json", docker), ("c.json", config), ("l.tar", b"other")])
+            .contains("digest mismatch")
+    );
     assert!(why(&[("../manifest.json", docker)]).contains("leads out of the archive"));
     assert!(why(&[("/manifest.json", docker)]).contains("leads out of the archive"));
     let traversal = br#"[{"Config":"../../etc/shadow","Layers":[]}]"#;

@@ -26,7 +26,8 @@ pub(crate) type Labels = HashMap<String, String>;
 /// Reads and parses a document.
 pub(crate) async fn read_json<T: DeserializeOwned>(client: &Client, blob: &Descriptor) -> Result<T> {
     let bytes = read(client, blob).await?;
-    serde_json::from_slice(&bytes).map_err(|e| Fault::Broken(format!("blob {} is not what an image has there: {e}", blob.digest)))
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Fault::Broken(format!("blob {} is not what an image has there: {e}", blob.digest)))
 }
 
 async fn read(client: &Client, blob: &Descriptor) -> Result<Vec<u8>> {
@@ -50,7 +51,12 @@ async fn read(client: &Client, blob: &Descriptor) -> Result<Vec<u8>> {
 /// Whether the content store has it.
 pub(crate) async fn has(client: &Client, digest: &str) -> Result<bool> {
     let request = InfoRequest { digest: digest.to_owned() };
-    let reply = client.content().info(client.ask(request)).await.map_err(Fault::rpc("look at content")).or_absent()?;
+    let reply = client
+        .content()
+        .info(client.ask(request))
+        .await
+        .map_err(Fault::rpc("look at content"))
+        .or_absent()?;
     Ok(reply.is_some())
 }
 
@@ -80,14 +86,20 @@ pub(crate) async fn write(
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
     let (size, expected, wanted) = (blob.size, blob.digest.clone(), labels.clone());
     let reader = tokio::task::spawn_blocking(move || send_chunks(source, size, &expected, &wanted, &sender));
-    let requests = stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|chunk| (chunk, receiver)) });
+    let requests = stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|chunk| (chunk, receiver))
+    });
     let written = finish(client, lease, requests).await;
     // The reader's error is the cause when both fail: a stream that it broke off is refused by containerd.
     reader.await.map_err(Fault::Thread)??;
     match written {
         Err(fault) if fault.is_already_exists() => label(client, &blob.digest, labels).await,
         Err(Fault::Rpc { status, .. }) if status.message().contains("unexpected commit") => {
-            Err(Fault::Invalid(format!("digest mismatch: the content of blob {} is another: {}", blob.digest, status.message())))
+            Err(Fault::Invalid(format!(
+                "digest mismatch: the content of blob {} is another: {}",
+                blob.digest,
+                status.message()
+            )))
         }
         other => other,
     }
@@ -118,7 +130,11 @@ fn send_chunks(
     let mut offset: u64 = 0;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
-        let read = source.by_ref().take(CHUNK as u64).read_to_end(&mut chunk).map_err(Fault::io("read the archive"))?;
+        let read = source
+            .by_ref()
+            .take(CHUNK as u64)
+            .read_to_end(&mut chunk)
+            .map_err(Fault::io("read the archive"))?;
         let after = offset + read as u64;
         let last = after >= size || read == 0;
         let request = WriteContentRequest {

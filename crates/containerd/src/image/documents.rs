@@ -110,10 +110,15 @@ impl Document {
     pub(crate) fn sort(self, name: &str) -> Result<Sorted> {
         let sorted = match (self.manifests, self.config, self.layers) {
             (Some(manifests), _, _) => Sorted::Index(Index { manifests }),
-            (None, Some(config), Some(layers)) => {
-                Sorted::Manifest(Manifest { schema_version: 2, media_type: OCI_MANIFEST.to_owned(), config, layers })
+            (None, Some(config), Some(layers)) => Sorted::Manifest(Manifest {
+                schema_version: 2,
+                media_type: OCI_MANIFEST.to_owned(),
+                config,
+                layers,
+            }),
+            _ => {
+                return Err(Fault::Broken(format!("{name} is neither an image index nor an image manifest")));
             }
-            _ => return Err(Fault::Broken(format!("{name} is neither an image index nor an image manifest"))),
         };
         let descriptors: Vec<&Descriptor> = match &sorted {
             Sorted::Index(index) => index.manifests.iter().collect(),
@@ -124,7 +129,10 @@ impl Document {
             return Err(Fault::Broken(format!("{name} refers to `{shown}`, which is not a sha256 digest")));
         }
         if descriptors.len() > MAX_LAYERS {
-            return Err(Fault::Broken(format!("{name} lists {} blobs, more than {MAX_LAYERS}", descriptors.len())));
+            return Err(Fault::Broken(format!(
+                "{name} lists {} blobs, more than {MAX_LAYERS}",
+                descriptors.len()
+            )));
         }
         Ok(sorted)
     }
@@ -138,7 +146,10 @@ impl Index {
         let exact = self.manifests.iter().find(|d| d.platform.as_ref().is_some_and(fits));
         // An index that names no platform at all holds one image.
         let only = self.manifests.first().filter(|d| self.manifests.len() == 1 && d.platform.is_none());
-        exact.or(only).cloned().ok_or_else(|| Fault::ImageNotFound(format!("{name} has no image for linux/{arch}")))
+        exact
+            .or(only)
+            .cloned()
+            .ok_or_else(|| Fault::ImageNotFound(format!("{name} has no image for linux/{arch}")))
     }
 }
 
@@ -174,10 +185,16 @@ impl Config {
     pub(crate) fn check(&self, manifest: &Manifest) -> Result<()> {
         let (layers, diffs) = (manifest.layers.len(), self.rootfs.diff_ids.len());
         if layers != diffs || layers == 0 {
-            return Err(Fault::Broken(format!("image {}: {layers} layers in the manifest, {diffs} in the config", manifest.config.digest)));
+            return Err(Fault::Broken(format!(
+                "image {}: {layers} layers in the manifest, {diffs} in the config",
+                manifest.config.digest
+            )));
         }
         match self.rootfs.diff_ids.iter().find(|d| !is_digest(d)) {
-            Some(bad) => Err(Fault::Broken(format!("image {}: `{bad}` is not a sha256 digest", manifest.config.digest))),
+            Some(bad) => Err(Fault::Broken(format!(
+                "image {}: `{bad}` is not a sha256 digest",
+                manifest.config.digest
+            ))),
             None => Ok(()),
         }
     }

@@ -47,7 +47,11 @@ pub(crate) struct Image {
 
 impl Image {
     pub(crate) fn facts(&self, reference: &str) -> ImageFacts {
-        ImageFacts { reference: reference.to_owned(), image_id: self.image_id.clone(), digest: self.digest.clone() }
+        ImageFacts {
+            reference: reference.to_owned(),
+            image_id: self.image_id.clone(),
+            digest: self.digest.clone(),
+        }
     }
 }
 
@@ -94,7 +98,8 @@ impl Images {
     async fn target(&self, reference: &str) -> Result<Descriptor> {
         for name in reference::candidates(reference) {
             let request = self.client.ask(GetImageRequest { name });
-            let reply = self.client.images().get(request).await.map_err(Fault::rpc("get image")).or_absent()?;
+            let reply =
+                self.client.images().get(request).await.map_err(Fault::rpc("get image")).or_absent()?;
             if let Some(target) = reply.and_then(|r| r.into_inner().image?.target) {
                 return Ok(target.into());
             }

@@ -13,7 +13,8 @@ use containerd_client::{
     services::v1::{
         ApplyRequest,
         snapshots::{
-            CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest, ViewSnapshotRequest,
+            CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
+            ViewSnapshotRequest,
         },
     },
     types::Mount,
@@ -35,7 +36,13 @@ pub(crate) async fn ensure(client: &Client, manifest: &Manifest, config: &Config
     Ok(whole)
 }
 
-async fn unpack(client: &Client, lease: &Lease, manifest: &Manifest, config: &Config, chain: &[String]) -> Result<()> {
+async fn unpack(
+    client: &Client,
+    lease: &Lease,
+    manifest: &Manifest,
+    config: &Config,
+    chain: &[String],
+) -> Result<()> {
     for (position, name) in chain.iter().enumerate() {
         if !exists(client, name).await? {
             let parent = position.checked_sub(1).map(|p| chain[p].clone()).unwrap_or_default();
@@ -49,7 +56,14 @@ async fn unpack(client: &Client, lease: &Lease, manifest: &Manifest, config: &Co
     content::label(client, &manifest.config.digest, HashMap::from([(label, whole)])).await
 }
 
-async fn apply(client: &Client, lease: &Lease, layer: &Descriptor, diff_id: &str, parent: &str, name: &str) -> Result<()> {
+async fn apply(
+    client: &Client,
+    lease: &Lease,
+    layer: &Descriptor,
+    diff_id: &str,
+    parent: &str,
+    name: &str,
+) -> Result<()> {
     let key = format!("berth-unpack-{} {name}", uuid::Uuid::new_v4().simple());
     let request = PrepareSnapshotRequest {
         snapshotter: client.snapshotter(),
@@ -58,7 +72,13 @@ async fn apply(client: &Client, lease: &Lease, layer: &Descriptor, diff_id: &str
         labels: HashMap::new(),
     };
     let request = client.ask_leased(request, lease);
-    let mounts = client.snapshots().prepare(request).await.map_err(Fault::rpc("prepare snapshot"))?.into_inner().mounts;
+    let mounts = client
+        .snapshots()
+        .prepare(request)
+        .await
+        .map_err(Fault::rpc("prepare snapshot"))?
+        .into_inner()
+        .mounts;
     let done = fill(client, lease, layer, diff_id, mounts, &key, name).await;
     if done.is_err() {
         remove(client, &key).await;
@@ -80,7 +100,10 @@ async fn fill(
     let reply = client.diff().apply(request).await.map_err(Fault::rpc("unpack layer"))?;
     let applied = reply.into_inner().applied.unwrap_or_default().digest;
     if applied != diff_id {
-        let text = format!("digest mismatch: layer {} unpacks to {applied}, its config says {diff_id}", layer.digest);
+        let text = format!(
+            "digest mismatch: layer {} unpacks to {applied}, its config says {diff_id}",
+            layer.digest
+        );
         return Err(Fault::Invalid(text));
     }
     let request = CommitSnapshotRequest {
@@ -126,7 +149,8 @@ pub(crate) async fn look_into(client: &Client, chain: &str) -> Result<Vec<Mount>
 
 /// Removes a snapshot of no use; one that stays is collected when its lease ends.
 async fn remove(client: &Client, key: &str) {
-    let request = client.ask(RemoveSnapshotRequest { snapshotter: client.snapshotter(), key: key.to_owned() });
+    let request =
+        client.ask(RemoveSnapshotRequest { snapshotter: client.snapshotter(), key: key.to_owned() });
     if let Err(status) = client.snapshots().remove(request).await {
         tracing::debug!(key, error = status.message(), "snapshot left to the garbage collector");
     }

@@ -12,12 +12,7 @@ use crate::{
     stored::Log,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use std::{
-    collections::BTreeMap,
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs::DirBuilder, os::unix::fs::DirBuilderExt, path::Path};
 
 /// Size at which a log is rotated when the definition does not say. Docker never rotates by default, and fills disks so.
 const DEFAULT_MAX_SIZE: u64 = 50 << 20;
@@ -38,7 +33,9 @@ pub(crate) struct Limits {
 impl Limits {
     /// Options that are not known here are ignored, as the official agent passes them on unseen.
     pub(crate) fn parse(options: &BTreeMap<String, String>) -> std::result::Result<Self, String> {
-        let bad = |name: &str, text: &str, expected: &str| format!("logConfiguration option {name}: `{text}` is not {expected}");
+        let bad = |name: &str, text: &str, expected: &str| {
+            format!("logConfiguration option {name}: `{text}` is not {expected}")
+        };
         let max_size = match options.get("max-size").map(String::as_str) {
             None => DEFAULT_MAX_SIZE,
             Some(text) => size(text).ok_or_else(|| bad("max-size", text, "a size such as 10m"))?,
@@ -98,7 +95,14 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_docker_reads_them() {
-        for (text, bytes) in [("10m", 10 << 20), ("1g", 1 << 30), ("500K", 500 << 10), ("77", 77), ("2MiB", 2 << 20), ("-1", u64::MAX)] {
+        for (text, bytes) in [
+            ("10m", 10 << 20),
+            ("1g", 1 << 30),
+            ("500K", 500 << 10),
+            ("77", 77),
+            ("2MiB", 2 << 20),
+            ("-1", u64::MAX),
+        ] {
             assert_eq!(parsed(text, "3"), Ok(Limits { max_size: bytes, max_files: 3 }), "{text}");
         }
         assert!(parsed("lots", "1").unwrap_err().contains("`lots` is not a size"));

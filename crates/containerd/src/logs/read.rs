@@ -97,7 +97,8 @@ fn last_lines(path: &Path, wanted: usize, budget: &mut u64) -> io::Result<Option
     if start > 0 && !lines.is_empty() {
         lines.remove(0);
     }
-    let parsed: Vec<LogLine> = lines.into_iter().filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let parsed: Vec<LogLine> =
+        lines.into_iter().filter_map(|line| serde_json::from_slice(line).ok()).collect();
     let skip = parsed.len().saturating_sub(wanted);
     Ok(Some(parsed.into_iter().skip(skip).collect()))
 }
@@ -152,7 +153,9 @@ impl Follower {
         // With one file only, a rotation empties it in place.
         let length = file.metadata().map(|m| m.len());
         let position = file.stream_position();
-        if let (Ok(length), Ok(position)) = (length, position) && length < position {
+        if let (Ok(length), Ok(position)) = (length, position)
+            && length < position
+        {
             self.rest.clear();
             file.rewind().map_err(|source| ReadError { path: self.path.clone(), source })?;
         }
@@ -174,7 +177,10 @@ mod tests {
     use std::{fs, io::Write};
 
     fn line(number: usize) -> String {
-        format!("{{\"log\":\"{number}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:{:02}.5Z\"}}\n", number % 60)
+        format!(
+            "{{\"log\":\"{number}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:{:02}.5Z\"}}\n",
+            number % 60
+        )
     }
 
     fn numbers(lines: &[LogLine]) -> Vec<usize> {

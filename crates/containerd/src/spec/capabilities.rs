@@ -73,7 +73,14 @@ pub(crate) struct CapabilitySet(Capabilities);
 impl CapabilitySet {
     /// From a mask as the kernel prints it, `CapBnd:` of some process.
     pub(crate) fn from_mask(mask: u64) -> Self {
-        Self(BY_NUMBER.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, cap)| *cap).collect())
+        Self(
+            BY_NUMBER
+                .iter()
+                .enumerate()
+                .filter(|(bit, _)| mask >> bit & 1 == 1)
+                .map(|(_, cap)| *cap)
+                .collect(),
+        )
     }
 
     pub(crate) fn contains(&self, cap: Capability) -> bool {
@@ -113,7 +120,9 @@ impl Wish {
                 wish.all = true;
             } else {
                 let known = BY_NUMBER.iter().find(|c| c.to_string() == short);
-                wish.named.insert(*known.ok_or_else(|| format!("linuxParameters.capabilities.{list}: there is no capability `{name}`"))?);
+                wish.named.insert(*known.ok_or_else(|| {
+                    format!("linuxParameters.capabilities.{list}: there is no capability `{name}`")
+                })?);
             }
         }
         Ok(wish)

@@ -32,7 +32,10 @@ fn walk(dir: &Path, found: &mut Vec<LinuxDevice>) -> Result<()> {
         let kind = meta.file_type();
         if kind.is_dir() && !OWN.iter().any(|own| entry.file_name() == *own) {
             walk(&path, found)?;
-        } else if (kind.is_char_device() || kind.is_block_device()) && entry.file_name() != "console" && found.len() < MAX_DEVICES {
+        } else if (kind.is_char_device() || kind.is_block_device())
+            && entry.file_name() != "console"
+            && found.len() < MAX_DEVICES
+        {
             let typ = if kind.is_char_device() { LinuxDeviceType::C } else { LinuxDeviceType::B };
             let number = |n: u64| i64::try_from(n).unwrap_or_default();
             let device = LinuxDeviceBuilder::default()

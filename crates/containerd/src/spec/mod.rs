@@ -21,8 +21,9 @@ use capabilities::CapabilitySet;
 use oci_spec::{
     OciSpecError,
     runtime::{
-        LinuxBuilder, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder,
-        LinuxNamespaceType, LinuxResources, LinuxResourcesBuilder, RootBuilder, Spec, SpecBuilder,
+        LinuxBuilder, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespace,
+        LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, LinuxResourcesBuilder, RootBuilder, Spec,
+        SpecBuilder,
     },
 };
 use serde::Deserialize;
@@ -98,7 +99,11 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Spec> {
     } else {
         linux.set_seccomp(seccomp::profile(&caps, inputs.host.arch)?);
     }
-    let root = RootBuilder::default().path("rootfs").readonly(spec.readonly_root_filesystem).build().map_err(ours)?;
+    let root = RootBuilder::default()
+        .path("rootfs")
+        .readonly(spec.readonly_root_filesystem)
+        .build()
+        .map_err(ours)?;
     SpecBuilder::default()
         // The oldest runc in use (1.0) reads this one; nothing newer is needed.
         .version("1.0.2")
@@ -119,8 +124,10 @@ fn ours(error: OciSpecError) -> Fault {
 
 fn namespaces(inputs: &Inputs<'_>) -> std::result::Result<Vec<LinuxNamespace>, OciSpecError> {
     let private = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
-    let network =
-        LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(inputs.container.netns_path.clone()).build();
+    let network = LinuxNamespaceBuilder::default()
+        .typ(LinuxNamespaceType::Network)
+        .path(inputs.container.netns_path.clone())
+        .build();
     let mut all = vec![
         private(LinuxNamespaceType::Pid)?,
         private(LinuxNamespaceType::Ipc)?,
@@ -136,18 +143,21 @@ fn namespaces(inputs: &Inputs<'_>) -> std::result::Result<Vec<LinuxNamespace>, O
 
 fn resources(spec: &ContainerSpec, host: &HostFacts) -> Result<LinuxResources> {
     // runc itself adds the devices that every container may use; this line only closes the rest.
-    let devices = LinuxDeviceCgroupBuilder::default().allow(spec.privileged).access("rwm").build().map_err(ours)?;
+    let devices =
+        LinuxDeviceCgroupBuilder::default().allow(spec.privileged).access("rwm").build().map_err(ours)?;
     // Zero and unset are two shares, as on ECS: such a container gets what the others leave.
     let shares = u64::from(spec.cpu).clamp(*CPU_SHARES.start(), *CPU_SHARES.end());
     let cpu = LinuxCpuBuilder::default().shares(shares).build().map_err(ours)?;
-    let mut resources = LinuxResourcesBuilder::default().devices(vec![devices]).cpu(cpu).build().map_err(ours)?;
+    let mut resources =
+        LinuxResourcesBuilder::default().devices(vec![devices]).cpu(cpu).build().map_err(ours)?;
     if spec.memory.is_some() || spec.memory_reservation.is_some() {
         let mut memory = LinuxMemoryBuilder::default().build().map_err(ours)?;
         let hard = spec.memory.map(|mib| limit("memory", mib)).transpose()?;
         memory.set_limit(hard);
         // Docker's rule: as much swap as memory, so twice the memory in sum.
         memory.set_swap(hard.filter(|_| host.swap_limits).map(|bytes| bytes.saturating_mul(2)));
-        memory.set_reservation(spec.memory_reservation.map(|mib| limit("memoryReservation", mib)).transpose()?);
+        memory
+            .set_reservation(spec.memory_reservation.map(|mib| limit("memoryReservation", mib)).transpose()?);
         resources.set_memory(Some(memory));
     }
     Ok(resources)
@@ -156,7 +166,9 @@ fn resources(spec: &ContainerSpec, host: &HostFacts) -> Result<LinuxResources> {
 /// MiB to bytes, with Docker's lower bound.
 fn limit(field: &str, mib: u64) -> Result<i64> {
     if mib < MIN_MEMORY_MIB {
-        return Err(Fault::Invalid(format!("{field} is {mib} MiB, the least a container can run in is {MIN_MEMORY_MIB} MiB")));
+        return Err(Fault::Invalid(format!(
+            "{field} is {mib} MiB, the least a container can run in is {MIN_MEMORY_MIB} MiB"
+        )));
     }
     i64::try_from(mib)
         .ok()

@@ -46,7 +46,12 @@ fn defaults(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
     Ok(vec![
         mount("proc", "proc", "/proc", &["nosuid", "noexec", "nodev"])?,
         mount("tmpfs", "tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
-        mount("devpts", "devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"])?,
+        mount(
+            "devpts",
+            "devpts",
+            "/dev/pts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        )?,
         mount("sysfs", "sysfs", "/sys", &["nosuid", "noexec", "nodev", kernel])?,
         mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", kernel])?,
         mount("mqueue", "mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"])?,
@@ -86,8 +91,11 @@ fn of_definition(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
 fn tmpfs_options(tmpfs: &Tmpfs) -> Vec<String> {
     let turned = |opposite: &str| tmpfs.options.iter().any(|o| o == opposite);
     let safe = [("noexec", "exec"), ("nosuid", "suid"), ("nodev", "dev")];
-    let mut options: Vec<String> = safe.iter().filter(|(_, off)| !turned(off)).map(|(on, _)| (*on).to_owned()).collect();
-    options.extend(tmpfs.options.iter().filter(|o| !matches!(o.as_str(), "noexec" | "nosuid" | "nodev")).cloned());
+    let mut options: Vec<String> =
+        safe.iter().filter(|(_, off)| !turned(off)).map(|(on, _)| (*on).to_owned()).collect();
+    options.extend(
+        tmpfs.options.iter().filter(|o| !matches!(o.as_str(), "noexec" | "nosuid" | "nodev")).cloned(),
+    );
     options.push(format!("size={}m", tmpfs.size));
     options
 }

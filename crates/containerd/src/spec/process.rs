@@ -4,7 +4,8 @@ use super::{Inputs, ours, path, user};
 use crate::error::{Fault, Result};
 use berth_types::task::{ContainerSpec, Ulimit};
 use oci_spec::runtime::{
-    Capabilities, LinuxCapabilitiesBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, UserBuilder,
+    Capabilities, LinuxCapabilitiesBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process,
+    ProcessBuilder, UserBuilder,
 };
 
 /// Docker's PATH for containers whose image sets none.
@@ -23,8 +24,12 @@ pub(super) fn build(inputs: &Inputs<'_>, caps: &Capabilities) -> Result<Process>
         .map_err(ours)?;
     let wanted = spec.user.as_deref().or(inputs.image.user.as_deref()).unwrap_or_default();
     let who = user::resolve(wanted, inputs.passwd, inputs.group).map_err(Fault::Invalid)?;
-    let user =
-        UserBuilder::default().uid(who.uid).gid(who.gid).additional_gids(who.additional_gids).build().map_err(ours)?;
+    let user = UserBuilder::default()
+        .uid(who.uid)
+        .gid(who.gid)
+        .additional_gids(who.additional_gids)
+        .build()
+        .map_err(ours)?;
     ProcessBuilder::default()
         .terminal(spec.pseudo_terminal)
         .user(user)
@@ -45,7 +50,8 @@ fn arguments(inputs: &Inputs<'_>) -> Result<Vec<String>> {
     let spec = &*inputs.container.spec;
     let given = |list: &Option<Vec<String>>| list.clone().filter(|l| !l.is_empty());
     let entry = given(&spec.entry_point);
-    let command = given(&spec.command).or_else(|| if entry.is_none() { given(&inputs.image.cmd) } else { None });
+    let command =
+        given(&spec.command).or_else(|| if entry.is_none() { given(&inputs.image.cmd) } else { None });
     let mut args = entry.or_else(|| given(&inputs.image.entrypoint)).unwrap_or_default();
     // `entryPoint: [""]` is Docker's way of saying: none, not even the image's.
     if args.first().is_some_and(String::is_empty) {
@@ -53,7 +59,9 @@ fn arguments(inputs: &Inputs<'_>) -> Result<Vec<String>> {
     }
     args.extend(command.unwrap_or_default());
     if args.is_empty() || args.iter().any(|a| a.contains('\0')) {
-        return Err(Fault::Invalid("nothing to run: neither the definition nor the image names a program".into()));
+        return Err(Fault::Invalid(
+            "nothing to run: neither the definition nor the image names a program".into(),
+        ));
     }
     Ok(args)
 }
@@ -68,7 +76,9 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
     }
     let image = inputs.image.env.iter().flatten().filter_map(|line| line.split_once('='));
     let image = image.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let rest = image.chain(container.spec.environment.iter().cloned()).chain(container.injected_environment.iter().cloned());
+    let rest = image
+        .chain(container.spec.environment.iter().cloned())
+        .chain(container.injected_environment.iter().cloned());
     for (name, value) in rest {
         match all.iter_mut().find(|(known, _)| *known == name) {
             Some(entry) => entry.1 = value,
@@ -104,7 +114,8 @@ fn rlimit(ulimit: &Ulimit) -> Result<PosixRlimit> {
     let typ: PosixRlimitType =
         name.parse().map_err(|_| Fault::Invalid(format!("there is no resource limit `{}`", ulimit.name)))?;
     if ulimit.soft > ulimit.hard {
-        let text = format!("ulimit {}: soft limit {} is above hard limit {}", ulimit.name, ulimit.soft, ulimit.hard);
+        let text =
+            format!("ulimit {}: soft limit {} is above hard limit {}", ulimit.name, ulimit.soft, ulimit.hard);
         return Err(Fault::Invalid(text));
     }
     PosixRlimitBuilder::default().typ(typ).soft(ulimit.soft).hard(ulimit.hard).build().map_err(ours)

@@ -4,8 +4,8 @@
 use super::ours;
 use crate::error::{Fault, Result};
 use oci_spec::runtime::{
-    Arch, Capabilities, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArgBuilder, LinuxSeccompBuilder,
-    LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
+    Arch, Capabilities, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArgBuilder,
+    LinuxSeccompBuilder, LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
 };
 use serde::Deserialize;
 use std::{
@@ -45,7 +45,9 @@ const ENOSYS: u32 = 38;
 
 /// The filter for a container with these capabilities; `None` on a processor that the profile does not describe.
 pub(super) fn profile(caps: &Capabilities, arch: &str) -> Result<Option<LinuxSeccomp>> {
-    let data = PROFILE.as_ref().map_err(|e| Fault::Broken(format!("the built-in seccomp profile does not parse: {e}")))?;
+    let data = PROFILE
+        .as_ref()
+        .map_err(|e| Fault::Broken(format!("the built-in seccomp profile does not parse: {e}")))?;
     let Some(processor) = data.processors.get(arch) else { return Ok(None) };
     let granted = |cap: &str| caps.iter().any(|c| c.to_string() == cap);
     // Each name once: libseccomp takes the same rule twice for a mistake.
@@ -54,12 +56,24 @@ pub(super) fn profile(caps: &Capabilities, arch: &str) -> Result<Option<LinuxSec
     let mut rules = vec![allow(names.into_iter().cloned().collect())?];
     for argument in &data.arguments {
         for value in &argument.equal {
-            rules.push(allow_if(&argument.name, argument.index, LinuxSeccompOperator::ScmpCmpEq, *value, None)?);
+            rules.push(allow_if(
+                &argument.name,
+                argument.index,
+                LinuxSeccompOperator::ScmpCmpEq,
+                *value,
+                None,
+            )?);
         }
     }
     if !caps.contains(&Capability::SysAdmin) {
         // Threads and processes, but no new namespaces: all of these flags must be zero.
-        rules.push(allow_if("clone", 0, LinuxSeccompOperator::ScmpCmpMaskedEq, data.new_namespace_flags, Some(0))?);
+        rules.push(allow_if(
+            "clone",
+            0,
+            LinuxSeccompOperator::ScmpCmpMaskedEq,
+            data.new_namespace_flags,
+            Some(0),
+        )?);
         let clone3 = LinuxSyscallBuilder::default()
             .names(vec!["clone3".to_owned()])
             .action(LinuxSeccompAction::ScmpActErrno)
@@ -106,7 +120,9 @@ mod tests {
 
     fn allowed(filter: &LinuxSeccomp, name: &str) -> bool {
         let rules = filter.syscalls().as_ref().unwrap();
-        rules.iter().any(|r| r.action() == LinuxSeccompAction::ScmpActAllow && r.names().iter().any(|n| n == name))
+        rules
+            .iter()
+            .any(|r| r.action() == LinuxSeccompAction::ScmpActAllow && r.names().iter().any(|n| n == name))
     }
 
     #[test]

@@ -9,7 +9,7 @@ use berth_types::{
     task::{ContainerSpec, LogDriver, LogSpec, Tmpfs, Ulimit, VolumeView},
 };
 use oci_spec::runtime::{Mount, PosixRlimitType};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 pub(crate) fn container_spec() -> ContainerSpec {
     ContainerSpec {
@@ -74,7 +74,11 @@ pub(crate) fn create(spec: ContainerSpec) -> CreateContainer {
         labels: BTreeMap::new(),
         netns_path: "/run/netns/berth-1".into(),
         hostname: "ip-10-0-0-7".into(),
-        files: SlotFiles { resolv_conf: "/s/resolv.conf".into(), hosts: "/s/hosts".into(), hostname: "/s/hostname".into() },
+        files: SlotFiles {
+            resolv_conf: "/s/resolv.conf".into(),
+            hosts: "/s/hosts".into(),
+            hostname: "/s/hostname".into(),
+        },
         volumes: vec![],
         log_path: "/l/web.log".into(),
         task_cpu: None,
@@ -84,7 +88,14 @@ pub(crate) fn create(spec: ContainerSpec) -> CreateContainer {
 }
 
 fn try_built(container: &CreateContainer, image: &ImageSettings, host: &HostFacts) -> Result<Spec> {
-    build(&Inputs { container, image, passwd: "web:x:7:8::/:/bin/sh", group: "", host, cgroups_path: "/berth/t/c" })
+    build(&Inputs {
+        container,
+        image,
+        passwd: "web:x:7:8::/:/bin/sh",
+        group: "",
+        host,
+        cgroups_path: "/berth/t/c",
+    })
 }
 
 fn built(change: impl FnOnce(&mut ContainerSpec)) -> Spec {
@@ -138,12 +149,27 @@ fn entry_point_and_command_combine_as_in_docker() {
 #[test]
 fn the_last_of_an_environment_name_wins() {
     let env = |spec: Spec| spec.process().as_ref().unwrap().env().clone().unwrap();
-    let spec = built(|s| s.environment = vec![("A".into(), "task".into()), ("ECS_AGENT_URI".into(), "fake".into())]);
+    let spec =
+        built(|s| s.environment = vec![("A".into(), "task".into()), ("ECS_AGENT_URI".into(), "fake".into())]);
     assert_eq!(
         env(spec),
-        ["PATH=/bin", "HOSTNAME=ip-10-0-0-7", "A=task", "B=image", "ECS_AGENT_URI=http://169.254.170.2/api/x"]
+        [
+            "PATH=/bin",
+            "HOSTNAME=ip-10-0-0-7",
+            "A=task",
+            "B=image",
+            "ECS_AGENT_URI=http://169.254.170.2/api/x"
+        ]
     );
-    let bare = try_built(&create({ let mut s = container_spec(); s.command = words("x"); s }), &ImageSettings::default(), &host());
+    let bare = try_built(
+        &create({
+            let mut s = container_spec();
+            s.command = words("x");
+            s
+        }),
+        &ImageSettings::default(),
+        &host(),
+    );
     assert!(env(bare.unwrap())[0].starts_with("PATH=/usr/local/sbin:"));
     assert!(env(built(|s| s.pseudo_terminal = true)).contains(&"TERM=xterm".to_owned()));
 }
@@ -170,7 +196,10 @@ fn cpu_is_shares_of_at_least_two() {
         let spec = built(|s| s.cpu = cpu);
         spec.linux().as_ref().unwrap().resources().as_ref().unwrap().cpu().as_ref().unwrap().shares()
     };
-    assert_eq!((shares(0), shares(1), shares(512), shares(u32::MAX)), (Some(2), Some(2), Some(512), Some(262_144)));
+    assert_eq!(
+        (shares(0), shares(1), shares(512), shares(u32::MAX)),
+        (Some(2), Some(2), Some(512), Some(262_144))
+    );
 }
 
 #[test]
@@ -181,7 +210,10 @@ fn memory_is_in_mib_and_has_dockers_floor() {
         s.memory_reservation = Some(32);
     }))
     .unwrap();
-    assert_eq!((both.limit(), both.swap(), both.reservation()), (Some(64 << 20), Some(128 << 20), Some(32 << 20)));
+    assert_eq!(
+        (both.limit(), both.swap(), both.reservation()),
+        (Some(64 << 20), Some(128 << 20), Some(32 << 20))
+    );
     assert_eq!(memory(built(|s| s.memory_reservation = Some(32))).unwrap().limit(), None);
     assert_eq!(memory(built(|_| ())), None);
     assert!(refused(|s| s.memory = Some(5)).contains("memory is 5 MiB"));
@@ -197,8 +229,14 @@ fn ulimits_are_named_in_lower_case_and_nofile_has_a_default() {
     assert_eq!((all[1].typ(), all[1].soft(), all[1].hard()), (PosixRlimitType::RlimitNofile, 32_768, 65_536));
     let own = limits(built(|s| s.ulimits = vec![Ulimit { name: "nofile".into(), soft: 10, hard: 20 }]));
     assert_eq!((own.len(), own[0].hard()), (1, 20));
-    assert!(refused(|s| s.ulimits = vec![Ulimit { name: "fun".into(), soft: 0, hard: 1 }]).contains("no resource limit `fun`"));
-    assert!(refused(|s| s.ulimits = vec![Ulimit { name: "core".into(), soft: 2, hard: 1 }]).contains("above hard limit"));
+    assert!(
+        refused(|s| s.ulimits = vec![Ulimit { name: "fun".into(), soft: 0, hard: 1 }])
+            .contains("no resource limit `fun`")
+    );
+    assert!(
+        refused(|s| s.ulimits = vec![Ulimit { name: "core".into(), soft: 2, hard: 1 }])
+            .contains("above hard limit")
+    );
 }
 
 #[test]
@@ -217,7 +255,8 @@ fn the_kernels_file_systems_are_mounted_as_docker_mounts_them() {
 #[test]
 fn volumes_and_tmpfs_replace_defaults_and_come_after_their_parents() {
     let mut spec = container_spec();
-    spec.tmpfs = vec![Tmpfs { path: "/dev/shm".into(), size: 3, options: vec!["exec".into(), "mode=755".into()] }];
+    spec.tmpfs =
+        vec![Tmpfs { path: "/dev/shm".into(), size: 3, options: vec!["exec".into(), "mode=755".into()] }];
     let mut container = create(spec);
     let volume = |source: &str, destination: &str| VolumeView {
         docker_name: "v".into(),
@@ -229,10 +268,13 @@ fn volumes_and_tmpfs_replace_defaults_and_come_after_their_parents() {
     assert_eq!(options(&mount_at(&spec, "/dev/shm")), "nosuid,nodev,exec,mode=755,size=3m");
     assert_eq!(options(&mount_at(&spec, "/data/inner")), "rbind,rprivate,ro");
     assert_eq!(options(&mount_at(&spec, "/data")), "rbind,rprivate,rw");
-    let order: Vec<_> = spec.mounts().iter().flatten().map(|m| m.destination().components().count()).collect();
+    let order: Vec<_> =
+        spec.mounts().iter().flatten().map(|m| m.destination().components().count()).collect();
     assert!(order.is_sorted(), "{order:?}");
     container.volumes = vec![(volume("/a", "data"), true)];
-    assert!(try_built(&container, &image(), &host()).unwrap_err().to_string().contains("not an absolute path"));
+    assert!(
+        try_built(&container, &image(), &host()).unwrap_err().to_string().contains("not an absolute path")
+    );
 }
 
 #[test]
@@ -275,4 +317,3 @@ fn an_ordinary_container_is_confined() {
     assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
     assert!(process.capabilities().as_ref().unwrap().inheritable().as_ref().unwrap().is_empty());
 }
-use std::path::Path;

@@ -29,7 +29,9 @@ pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<Resolve
             resolved.additional_gids = member.map(|g| g.gid).collect();
         }
     } else {
-        let found = groups(group).find(|g| g.name == named_group || Some(g.gid) == number(named_group)).map(|g| g.gid);
+        let found = groups(group)
+            .find(|g| g.name == named_group || Some(g.gid) == number(named_group))
+            .map(|g| g.gid);
         resolved.gid = found
             .or_else(|| number(named_group))
             .ok_or_else(|| format!("group {named_group} is not in the image's /etc/group"))?;
@@ -100,15 +102,24 @@ mod tests {
 
     #[test]
     fn who_is_not_there_is_named() {
-        assert_eq!(resolve("nobody", PASSWD, GROUP).unwrap_err(), "user nobody is not in the image's /etc/passwd");
-        assert_eq!(resolve("web:staff", PASSWD, GROUP).unwrap_err(), "group staff is not in the image's /etc/group");
+        assert_eq!(
+            resolve("nobody", PASSWD, GROUP).unwrap_err(),
+            "user nobody is not in the image's /etc/passwd"
+        );
+        assert_eq!(
+            resolve("web:staff", PASSWD, GROUP).unwrap_err(),
+            "group staff is not in the image's /etc/group"
+        );
         assert!(resolve("4294967295", "", "").unwrap_err().contains("out of range"));
     }
 
     #[test]
     fn an_image_without_accounts_still_runs_as_root_and_as_a_number() {
         assert_eq!(resolve("", "", "").unwrap(), ResolvedUser::default());
-        assert_eq!(resolve("12:34", "", "").unwrap(), ResolvedUser { uid: 12, gid: 34, additional_gids: vec![] });
+        assert_eq!(
+            resolve("12:34", "", "").unwrap(),
+            ResolvedUser { uid: 12, gid: 34, additional_gids: vec![] }
+        );
     }
 
     proptest::proptest! {

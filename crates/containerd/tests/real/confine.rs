@@ -10,8 +10,16 @@ async fn users_and_capabilities_are_as_docker_gives_them() {
     let root = rig.sh(status).await.stdout;
     assert!(root.starts_with("0\n0\n0\n"), "{root}");
     // CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW SYS_CHROOT MKNOD AUDIT_WRITE SETFCAP.
-    assert!(root.contains("CapBnd:00000000a80425fb\n") && root.contains("CapEff:00000000a80425fb\n"), "{root}");
-    assert!(root.contains("CapInh:0000000000000000\n") && root.contains("Seccomp:2\n") && root.contains("NoNewPrivs:0\n"), "{root}");
+    assert!(
+        root.contains("CapBnd:00000000a80425fb\n") && root.contains("CapEff:00000000a80425fb\n"),
+        "{root}"
+    );
+    assert!(
+        root.contains("CapInh:0000000000000000\n")
+            && root.contains("Seccomp:2\n")
+            && root.contains("NoNewPrivs:0\n"),
+        "{root}"
+    );
     let web = rig.sh_with(status, |spec| spec.user = Some("web".into())).await.stdout;
     assert!(web.starts_with("1000\n1001\n1001 2000\n") && web.contains("CapEff:0000000000000000\n"), "{web}");
     let numbers = rig.sh_with(status, |spec| spec.user = Some("12:34".into())).await.stdout;
@@ -34,7 +42,11 @@ async fn seccomp_refuses_what_reaches_out_and_lets_programs_run() {
     let script = "unshare -n true 2>&1; mount -t tmpfs x /tmp 2>&1; chroot / true && echo chroot; \
                   ls / >/dev/null && date >/dev/null && echo works";
     let plain = rig.sh(script).await.stdout;
-    assert_eq!(plain.matches("Operation not permitted").count() + plain.matches("permission denied").count(), 2, "{plain}");
+    assert_eq!(
+        plain.matches("Operation not permitted").count() + plain.matches("permission denied").count(),
+        2,
+        "{plain}"
+    );
     assert!(plain.ends_with("chroot\nworks\n"), "{plain}");
     let admin = rig.sh_with(script, |spec| spec.capabilities_add = vec!["SYS_ADMIN".into()]).await.stdout;
     assert_eq!(admin, "chroot\nworks\n");
@@ -55,7 +67,8 @@ async fn file_systems_are_as_docker_mounts_them() {
         .stdout;
     assert!(exit.starts_with("sh: can't create /file: Read-only file system\n"), "{exit}");
     assert!(exit.contains("domainname: Read-only file system\n0\n"), "{exit}");
-    let mount = |place: &str| exit.lines().find(|l| l.contains(&format!(" {place} "))).unwrap_or_default().to_owned();
+    let mount =
+        |place: &str| exit.lines().find(|l| l.contains(&format!(" {place} "))).unwrap_or_default().to_owned();
     assert!(mount("/dev/shm").contains("noexec") && mount("/dev/shm").contains("size=8192k"), "{exit}");
     assert!(!mount("/scratch").contains("noexec") && mount("/scratch").contains("size=3072k"), "{exit}");
     assert!(mount("/sys").contains("ro,") && mount("/dev/mqueue").contains("mqueue"), "{exit}");
@@ -73,11 +86,13 @@ async fn limits_hold_and_a_memory_kill_is_told_from_other_kills() {
         })
         .await;
     assert_eq!(exit.stdout, "100\n200\n0\n");
-    let hungry = rig.sh_with("exec dd if=/dev/zero of=/dev/null bs=200M count=1", |spec| spec.memory = Some(32)).await;
+    let hungry =
+        rig.sh_with("exec dd if=/dev/zero of=/dev/null bs=200M count=1", |spec| spec.memory = Some(32)).await;
     assert_eq!((hungry.code, hungry.oom), (137, true), "{}", hungry.stderr);
     // The limit of the task counts as well: the kernel kills in the container that shares it.
     let mut shared = rig.container("shared", |spec| {
-        spec.command = Some(vec!["sh".into(), "-c".into(), "exec dd if=/dev/zero of=/dev/null bs=200M count=1".into()]);
+        spec.command =
+            Some(vec!["sh".into(), "-c".into(), "exec dd if=/dev/zero of=/dev/null bs=200M count=1".into()]);
     });
     (shared.task_memory, shared.task_cpu) = (Some(48), Some(512));
     let shared = rig.run(&shared).await;

@@ -48,7 +48,8 @@ async fn an_exit_while_containerd_is_away_is_found_by_looking() {
     let mut rig = Rig::start().await;
     assert_eq!(rig.next().await, ContainerEvent::Resync);
     let container = rig.container("short", |spec| {
-        spec.command = Some(vec!["sh".into(), "-c".into(), "while [ ! -e /go ]; do sleep 0.02; done; exit 7".into()]);
+        spec.command =
+            Some(vec!["sh".into(), "-c".into(), "while [ ! -e /go ]; do sleep 0.02; done; exit 7".into()]);
     });
     let pid = rig.begin(&container).await;
     rig.containerd.kill().unwrap();

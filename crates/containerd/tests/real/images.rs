@@ -10,15 +10,8 @@ async fn an_exported_image_can_be_imported_again_and_runs() {
     let mut rig = Rig::start().await;
     let before = rig.api.image(IMAGE).await.unwrap();
     let file = rig.containerd.dir().join("exported.tar");
-    let ctr = |arguments: &[&str]| {
-        let socket = rig.containerd.socket();
-        let mut command = Command::new("ctr");
-        command.arg("--address").arg(socket).args(["--namespace", "berth"]).args(arguments);
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    ctr(&["images", "export", file.to_str().unwrap(), &normalize(IMAGE)]);
-    ctr(&["images", "rm", "--sync", &normalize(IMAGE)]);
+    rig.ctr(&["images", "export", file.to_str().unwrap(), &normalize(IMAGE)]);
+    rig.ctr(&["images", "rm", "--sync", &normalize(IMAGE)]);
     let error = rig.api.image(IMAGE).await.unwrap_err();
     assert!(matches!(error.kind, ContainerErrorKind::ImageNotFound(_)), "{error}");
     let imported = rig.api.import_archive(&file, None).await.unwrap();
@@ -47,7 +40,9 @@ async fn a_docker_archive_with_a_compressed_layer_is_imported() {
         );
         let manifest = br#"[{"Config":"config.json","RepoTags":["docker-made:1"],"Layers":["1/layer.tar"]}]"#;
         let mut tar = tar::Builder::new(Vec::new());
-        for (name, bytes) in [("1/layer.tar", &gzip[..]), ("config.json", config.as_bytes()), ("manifest.json", manifest)] {
+        for (name, bytes) in
+            [("1/layer.tar", &gzip[..]), ("config.json", config.as_bytes()), ("manifest.json", manifest)]
+        {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);

@@ -90,7 +90,11 @@ impl Rig {
         let mut spec = spec(name);
         change(&mut spec);
         let dir = self.containerd.dir();
-        for (file, text) in [("resolv.conf", "nameserver 10.0.0.2\n"), ("hosts", "127.0.0.1 localhost\n"), ("hostname", "ip-10-0-0-7\n")] {
+        for (file, text) in [
+            ("resolv.conf", "nameserver 10.0.0.2\n"),
+            ("hosts", "127.0.0.1 localhost\n"),
+            ("hostname", "ip-10-0-0-7\n"),
+        ] {
             fs::write(dir.join(file), text).unwrap();
         }
         CreateContainer {
@@ -148,12 +152,22 @@ impl Rig {
         let found = timeout(DEADLINE, async {
             loop {
                 match self.events.recv().await.unwrap() {
-                    ContainerEvent::Exited { id: ended, code, oom, .. } if ended == *id => return (code, oom),
+                    ContainerEvent::Exited { id: ended, code, oom, .. } if ended == *id => {
+                        return (code, oom);
+                    }
                     _ => {}
                 }
             }
         });
         found.await.expect("the exit is told in time")
+    }
+
+    /// containerd's own tool, for what an operator (or the garbage collector) may do behind our back.
+    pub(crate) fn ctr(&self, arguments: &[&str]) {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(self.containerd.socket()).args(["--namespace", "berth"]).args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     pub(crate) async fn next(&mut self) -> ContainerEvent {
@@ -243,7 +257,8 @@ pub(crate) fn rootfs_tar() -> Vec<u8> {
     let size = busybox.len() as u64;
     tar.append_data(&mut header(tar::EntryType::Regular, 0o755, size), "bin/busybox", &busybox[..]).unwrap();
     for applet in String::from_utf8(applets).unwrap().lines().filter(|a| *a != "busybox") {
-        tar.append_link(&mut header(tar::EntryType::Symlink, 0o777, 0), format!("bin/{applet}"), "busybox").unwrap();
+        tar.append_link(&mut header(tar::EntryType::Symlink, 0o777, 0), format!("bin/{applet}"), "busybox")
+            .unwrap();
     }
     for (name, text) in [
         ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:Web:/:/bin/sh\n"),
@@ -260,11 +275,15 @@ pub(crate) struct Netns(Child);
 
 impl Netns {
     fn new() -> Self {
-        let mut child = Command::new("unshare").args(["-n", "sleep", "1000"]).stdin(Stdio::null()).spawn().unwrap();
+        let mut child =
+            Command::new("unshare").args(["-n", "sleep", "1000"]).stdin(Stdio::null()).spawn().unwrap();
         let own = fs::read_link("/proc/self/ns/net").unwrap();
         let deadline = std::time::Instant::now() + DEADLINE;
         while fs::read_link(format!("/proc/{}/ns/net", child.id())).is_ok_and(|ns| ns == own) {
-            assert!(child.try_wait().unwrap().is_none() && std::time::Instant::now() < deadline, "unshare does not work");
+            assert!(
+                child.try_wait().unwrap().is_none() && std::time::Instant::now() < deadline,
+                "unshare does not work"
+            );
             std::thread::yield_now();
         }
         Self(child)

@@ -43,6 +43,7 @@ impl World {
         for arn in arns {
             let Some(task) = self.tasks.get_mut(&arn) else { continue };
             let before = task.ledger.changes;
+            task.unseen = false;
             for index in 0..task.containers.len() {
                 task.observed(index, by_id.get(&task.containers[index].id).copied(), seq, now, &rules);
             }

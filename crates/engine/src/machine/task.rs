@@ -147,6 +147,8 @@ pub(crate) struct Task {
     pub(crate) slot: Slot,
     pub(crate) containers: Vec<Container>,
     pub(crate) volumes_ready: bool,
+    /// Read from a record that may lag behind its containers, and the runtime has not been asked yet: no conclusions.
+    pub(crate) unseen: bool,
     pub(crate) life: Life,
     pub(crate) times: Times,
     pub(crate) ledger: Ledger,
@@ -176,6 +178,7 @@ impl Task {
             slot: Slot::Wanted { held: None },
             containers,
             volumes_ready: false,
+            unseen: false,
             life: Life::Live,
             times: Times::default(),
             ledger: Ledger::default(),
@@ -311,6 +314,7 @@ impl Task {
     /// Draws the conclusions of the last event.
     pub(crate) fn settle(&mut self, now: Now) {
         match self.life {
+            Life::Live if self.unseen => {}
             Life::Live => self.settle_live(now),
             Life::Stopped { .. } => self.settle_rest(),
         }

@@ -203,6 +203,7 @@ async fn a_launch_waits_while_containerd_is_down() {
 #[tokio::test(start_paused = true)]
 async fn an_assignment_that_cannot_be_recorded_is_refused_and_leaves_nothing() {
     let node = Node::start(1);
+    node.until("recovered", |s| s.recovered).await;
     node.journal.set_broken(true);
     let refused = node.run(task("t1", vec![container("web")])).await;
     assert!(matches!(refused, Err(AssignmentError::NotRecorded(why)) if why.contains("no space left")));

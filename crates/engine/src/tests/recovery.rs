@@ -5,6 +5,7 @@ use super::{
     harness::{Node, id_of},
 };
 use berth_types::{
+    assignment::AssignmentError,
     ports::{Record, RuntimeState, Table},
     task::{ContainerStatus, DependsCondition, StopCode, TaskStatus},
 };
@@ -160,6 +161,8 @@ async fn a_journal_that_cannot_be_read_is_waited_for() {
     node.shut_down().await;
     node.journal.set_broken(true);
     node.start_again();
+    let refused = node.run(task("t2", vec![container("web")])).await;
+    assert!(matches!(refused, Err(AssignmentError::NotRecorded(why)) if why.contains("cannot be read")));
     node.pass(Duration::from_secs(60)).await;
     assert!(node.snapshot().tasks.is_empty() && !node.leases.is_recovered());
     node.journal.set_broken(false);

@@ -29,7 +29,9 @@ impl Arguments {
             }
         }
         match (path, max_size, max_files) {
-            (Some(path), Some(max_size), Some(max_files)) if max_files > 0 => Ok(Self { path, max_size, max_files }),
+            (Some(path), Some(max_size), Some(max_files)) if max_files > 0 => {
+                Ok(Self { path, max_size, max_files })
+            }
             _ => Err(BadArguments),
         }
     }

@@ -89,7 +89,11 @@ mod tests {
 
     fn texts(out: &[u8]) -> Vec<String> {
         let lines = std::str::from_utf8(out).unwrap().lines();
-        lines.map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["log"].as_str().unwrap().to_owned()).collect()
+        lines
+            .map(|l| {
+                serde_json::from_str::<serde_json::Value>(l).unwrap()["log"].as_str().unwrap().to_owned()
+            })
+            .collect()
     }
 
     #[test]

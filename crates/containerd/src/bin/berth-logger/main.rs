@@ -37,7 +37,9 @@ fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
         Ok(arguments) if blocked.is_ok() => arguments,
         _ => {
-            eprintln!("usage: berth-logger path PATH max-size BYTES max-files N, started by a containerd shim");
+            eprintln!(
+                "usage: berth-logger path PATH max-size BYTES max-files N, started by a containerd shim"
+            );
             return ExitCode::FAILURE;
         }
     };
@@ -61,7 +63,8 @@ fn main() -> ExitCode {
 fn pump(streams: &mut Vec<(File, Stream)>, sink: &mut Sink) {
     let mut buffer = vec![0; BUFFER];
     while !streams.is_empty() {
-        let mut polled: Vec<_> = streams.iter().map(|(pipe, _)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)).collect();
+        let mut polled: Vec<_> =
+            streams.iter().map(|(pipe, _)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)).collect();
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             // Without poll there is nothing left to do but to read on, one stream after the other.

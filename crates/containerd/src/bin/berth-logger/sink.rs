@@ -158,8 +158,14 @@ mod tests {
         let mut sink = sink(dir.path(), 10, 3);
         sink.write(b"aaaaaaa\nbbbbbbb\n");
         sink.write(b"ccccccc\nddddddd\n");
-        assert_eq!((text(dir.path(), "web.log"), text(dir.path(), "web.log.1")), ("ddddddd\n".into(), "ccccccc\n".into()));
-        assert_eq!((text(dir.path(), "web.log.2"), text(dir.path(), "web.log.3")), ("bbbbbbb\n".into(), String::new()));
+        assert_eq!(
+            (text(dir.path(), "web.log"), text(dir.path(), "web.log.1")),
+            ("ddddddd\n".into(), "ccccccc\n".into())
+        );
+        assert_eq!(
+            (text(dir.path(), "web.log.2"), text(dir.path(), "web.log.3")),
+            ("bbbbbbb\n".into(), String::new())
+        );
     }
 
     #[test]
