@@ -25,6 +25,10 @@ use std::collections::HashMap;
 pub(crate) async fn ensure(client: &Client, manifest: &Manifest, config: &Config) -> Result<String> {
     let chain = config.chain();
     let whole = chain.last().cloned().unwrap_or_default();
+    // First of all: from now on the image keeps the snapshot alive, through its config. A snapshot that is there already may be there
+    // for another image only, and go with it.
+    let label = format!("containerd.io/gc.ref.snapshot.{}", client.snapshotter());
+    content::label(client, &manifest.config.digest, HashMap::from([(label, whole.clone())])).await?;
     if exists(client, &whole).await? {
         return Ok(whole);
     }
@@ -50,10 +54,7 @@ async fn unpack(
             apply(client, lease, layer, &config.rootfs.diff_ids[position], &parent, name).await?;
         }
     }
-    // From now on the image keeps the snapshots alive, through its config.
-    let whole = chain.last().cloned().unwrap_or_default();
-    let label = format!("containerd.io/gc.ref.snapshot.{}", client.snapshotter());
-    content::label(client, &manifest.config.digest, HashMap::from([(label, whole)])).await
+    Ok(())
 }
 
 async fn apply(

@@ -228,20 +228,3 @@ async fn a_snapshot_that_the_garbage_collector_took_is_made_again() {
     rig.api.remove(&container.id).await.unwrap();
     rig.api.remove_task(&rig.task).await.unwrap();
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_create_that_is_repeated_and_fails_does_not_touch_the_running_container() {
-    let mut rig = Rig::start().await;
-    let script = "while [ ! -e /go ]; do sleep 0.02; done; ls /bin/busybox";
-    let container =
-        rig.container("kept", |spec| spec.command = Some(vec!["sh".into(), "-c".into(), script.into()]));
-    let pid = rig.begin(&container).await;
-    let mut again = container.clone();
-    // More memory than the kernel can count: the task's cgroup refuses it.
-    again.task_memory = Some(u64::MAX);
-    assert!(rig.api.create(&again).await.is_err());
-    fs::write(format!("/proc/{pid}/root/go"), "").unwrap();
-    assert_eq!(rig.exit_of(&container.id).await.0, 0);
-    rig.api.remove(&container.id).await.unwrap();
-    rig.api.remove_task(&rig.task).await.unwrap();
-}

@@ -13,7 +13,7 @@ pub const MAX_BYTES: usize = 64 * 1024;
 
 /// A task definition that cannot be run, with the field's path as a user would write it: `containerDefinitions[0].memory`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
+#[error("{}: {problem}", if field == "." { "task definition" } else { field })]
 pub struct TaskDefinitionError {
     /// Path of the field; `.` is the whole document.
     pub field: String,
