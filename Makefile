@@ -51,8 +51,9 @@ walls:                  ## The walls between the crates
 doc: deps               ## Documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
-bench: deps             ## Benchmarks, release build
-	$(RUNNER) cargo bench --workspace
+bench: release          ## Benchmarks, release build (BENCH=node for one)
+	cargo build --release -p vpcbox
+	$(RUNNER) cargo bench --workspace $(if $(BENCH),--bench $(BENCH),--benches)
 
 release: deps           ## Build the programs that are installed (release)
 	cargo build --release -p berth -p berth-containerd --bins

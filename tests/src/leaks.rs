@@ -1,5 +1,6 @@
 //! What an agent or the box can leave behind on a machine, looked at from outside: with system tools, not with Berth's own code.
 
+use crate::{lab::Settings, sweep};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{
@@ -20,15 +21,16 @@ pub struct Belongings {
     pub mounts: BTreeSet<String>,
     /// nftables tables of the machine's own namespace.
     pub nftables: BTreeSet<String>,
-    /// Cgroups of tasks.
+    /// Cgroups below the agents' own; that one stays, it holds nothing.
     pub cgroups: BTreeSet<String>,
     /// Processes that work in the lab's directory: agents, the box, containerd, shims, loggers.
     pub processes: BTreeSet<String>,
 }
 
 impl Belongings {
-    /// What there is now; processes are those that name `lab` in their command line.
-    pub fn observe(lab: &Path) -> Result<Self> {
+    /// What there is now; processes are those that name the lab's directory in their command line.
+    pub fn observe(settings: &Settings) -> Result<Self> {
+        let lab = settings.dir.as_path();
         Ok(Self {
             namespaces: names(Path::new("/run/netns"))
                 .into_iter()
@@ -37,7 +39,7 @@ impl Belongings {
             links: names(Path::new("/sys/class/net")),
             mounts: mounts()?.into_iter().filter(|m| ours(m, lab)).map(|m| m.display().to_string()).collect(),
             nftables: nftables()?,
-            cgroups: cgroups(),
+            cgroups: sweep::cgroups(&settings.name).iter().map(|c| c.display().to_string()).collect(),
             processes: processes(lab)?.into_iter().map(|(pid, command)| format!("{pid} {command}")).collect(),
         })
     }
@@ -78,23 +80,6 @@ fn nftables() -> Result<BTreeSet<String>> {
     let output =
         Command::new("nft").args(["list", "tables"]).output().context("run nft (package nftables)")?;
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
-}
-
-/// Directories of tasks below the agent's cgroup, in every hierarchy.
-fn cgroups() -> BTreeSet<String> {
-    let root = Path::new("/sys/fs/cgroup");
-    let mut found = BTreeSet::new();
-    for hierarchy in std::iter::once(root.to_owned()).chain(directories(root)) {
-        for task in directories(&hierarchy.join("berth")) {
-            found.insert(task.display().to_string());
-        }
-    }
-    found
-}
-
-fn directories(path: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
 }
 
 /// Processes that name a directory in their command line: id and command. This process is left out.

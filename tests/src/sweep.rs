@@ -67,7 +67,7 @@ fn unmount_below(dir: &Path) -> Result<()> {
 }
 
 /// The lab's cgroups in every hierarchy, children before parents.
-fn cgroups(name: &str) -> Vec<PathBuf> {
+pub(crate) fn cgroups(name: &str) -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let mut all = Vec::new();
     for hierarchy in std::iter::once(root.to_owned()).chain(children(root)) {

@@ -75,9 +75,12 @@ pub(crate) fn gate(target: &Container, all: &[Container], now: Tick) -> Gate {
 
 fn one(target: &Container, dependency: &Container, condition: DependsCondition, now: Tick) -> Gate {
     let (name, of) = (&dependency.spec.name, &target.spec.name);
-    let waits = |until| Gate::Waits { on: format!("container {of} waits for {name} to {}", verb(condition)), until };
+    let waits =
+        |until| Gate::Waits { on: format!("container {of} waits for {name} to {}", verb(condition)), until };
     let never = |what: &str| {
-        Gate::Never(format!("failed to resolve container ordering dependency [{name}] for target [{of}] as dependency {what}"))
+        Gate::Never(format!(
+            "failed to resolve container ordering dependency [{name}] for target [{of}] as dependency {what}"
+        ))
     };
     match (&dependency.stage, condition) {
         (Stage::New | Stage::Pulled { .. } | Stage::Created { .. }, _) => waits(None),
@@ -94,7 +97,9 @@ fn one(target: &Container, dependency: &Container, condition: DependsCondition, 
         (Stage::Ended { .. }, DependsCondition::Start) => never("did not start"),
         (Stage::Ended { end, .. }, DependsCondition::Complete) => match end {
             End::Exited { .. } => Gate::Open,
-            End::Failed { .. } | End::Vanished { .. } | End::Unneeded { .. } => never("did not run to its end"),
+            End::Failed { .. } | End::Vanished { .. } | End::Unneeded { .. } => {
+                never("did not run to its end")
+            }
         },
         (Stage::Ended { end, .. }, DependsCondition::Success) => match end {
             End::Exited { code: 0, .. } => Gate::Open,
@@ -115,7 +120,8 @@ fn verb(condition: DependsCondition) -> &'static str {
 
 /// Whether a container may be told to stop: nobody who depends on it is left.
 pub(crate) fn may_stop(target: &Container, all: &[Container]) -> bool {
-    all.iter().all(|c| c.stage.has_ended() || c.spec.depends_on.iter().all(|d| d.container != target.spec.name))
+    all.iter()
+        .all(|c| c.stage.has_ended() || c.spec.depends_on.iter().all(|d| d.container != target.spec.name))
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@ use crate::{
     config::EngineConfig,
     machine::{Act, Notice, Recovery, World},
     ops::{self, Op, Outcome},
-    plan, recover, snapshot,
+    plan,
+    records::TaskRecord,
+    recover, snapshot,
 };
 use berth_types::{
     Chain,
@@ -216,7 +218,9 @@ impl Engine {
 
     /// Nothing can be recorded while the journal cannot even be read: whoever assigns hears it instead of waiting.
     async fn refuse_all(&mut self, why: &str) {
-        while let Some(Assignment::Run { reply, .. } | Assignment::Stop { reply, .. }) = self.assignments.recv().await {
+        while let Some(Assignment::Run { reply, .. } | Assignment::Stop { reply, .. }) =
+            self.assignments.recv().await
+        {
             drop(reply.send(Err(AssignmentError::NotRecorded(why.to_owned()))));
         }
         std::future::pending().await
@@ -284,12 +288,25 @@ impl Engine {
             }
             Event::Hint(hint) => self.world.hint(hint, now),
             Event::Done(outcome) => {
-                log_failure(&outcome);
+                log_failure(&outcome, self.is_repeated(&outcome));
                 for notice in self.world.apply(outcome, now) {
                     self.notify(notice);
                 }
             }
             Event::Time => {}
+        }
+    }
+
+    /// Whether the op has failed before: the first failure is worth a warning, its repetitions are not.
+    fn is_repeated(&self, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Committed { .. } => self.world.journal.retry.is_some(),
+            Outcome::Looked { .. } => self.world.runtime.retry.is_some(),
+            Outcome::Announced { .. } => self.world.announce_retry.is_some(),
+            Outcome::StrayRemoved { id, .. } => self.world.strays.get(id).is_some_and(|s| s.retry.is_some()),
+            Outcome::OfTask { task, act, .. } => {
+                self.world.tasks.get(task).is_some_and(|t| t.retries.contains_key(act))
+            }
         }
     }
 
@@ -334,7 +351,12 @@ impl Engine {
             let live = self.world.tasks.iter().filter(|(_, t)| t.awaits_cleanup().is_none());
             self.world.changed.extend(live.map(|(arn, _)| arn.clone()));
         }
-        let mut next = EngineSnapshot { version: before.version + 1, recovered, runtime_ok, tasks: before.tasks.clone() };
+        let mut next = EngineSnapshot {
+            version: before.version + 1,
+            recovered,
+            runtime_ok,
+            tasks: before.tasks.clone(),
+        };
         for arn in std::mem::take(&mut self.world.changed) {
             match self.world.tasks.get(&arn) {
                 Some(task) => {
@@ -351,7 +373,9 @@ impl Engine {
     /// Lets ops that are under way come to their end and writes down what they brought.
     async fn finish(mut self) {
         let deadline = Instant::now() + LAST_OPS;
-        while self.world.tasks.values().any(|t| t.busy.iter().any(|act| *act != Act::Lease)) || self.world.journal.busy {
+        while self.world.tasks.values().any(|t| t.busy.iter().any(|act| *act != Act::Lease))
+            || self.world.journal.busy
+        {
             match tokio::time::timeout_at(deadline, self.ops.join_next()).await {
                 Ok(Some(result)) => self.take(joined(result)),
                 Ok(None) | Err(_) => break,
@@ -359,14 +383,18 @@ impl Engine {
         }
         // Waits for slots and whatever else is left: dropped, as by a crash.
         self.ops.abort_all();
-        let last = plan::plan(&self.world, &self.config, self.now()).ops.into_iter().find_map(|op| match op {
-            Op::Commit { records, forgotten, .. } => Some(Op::Commit { records, forgotten, durability: Durability::Intent }),
-            Op::Look { .. } | Op::Announce | Op::RemoveStray { .. } | Op::OfTask { .. } => None,
-        });
-        if let Some(commit) = last
-            && let Ok(outcome) = tokio::time::timeout(LAST_OPS, ops::run(commit, self.deps.clone())).await
-        {
-            self.take(Event::Done(outcome));
+        // Facts follow behind, and behind this there is nothing.
+        let behind = self.world.tasks.values().filter(|t| t.ledger.durable < t.ledger.changes);
+        let records: Vec<_> = behind.map(TaskRecord::of).collect();
+        if !records.is_empty() {
+            let forgotten = std::mem::take(&mut self.world.journal.forgotten);
+            let commit = Op::Commit { records, forgotten, durability: Durability::Intent };
+            match tokio::time::timeout(LAST_OPS, ops::run(commit, self.deps.clone())).await {
+                Ok(outcome) => self.take(Event::Done(outcome)),
+                Err(_) => {
+                    tracing::error!("tasks not recorded in time, they will be found again by what runs")
+                }
+            }
         }
         self.publish();
         tracing::info!(tasks = self.world.tasks.len(), "engine stopped, tasks keep running");
@@ -399,21 +427,26 @@ fn log_change(before: Option<&TaskSnapshot>, now: &TaskSnapshot) {
     }
 }
 
-fn log_failure(outcome: &Outcome) {
-    match outcome {
-        Outcome::Committed { result: Err(error), .. } => tracing::error!(error = %Chain(error), "tasks not recorded"),
-        Outcome::Looked { result: Err(error), .. } => tracing::warn!(error = %Chain(error), "containers not listed"),
-        Outcome::Announced { result: Err(error) } => tracing::warn!(error = %Chain(error), "recovery not announced"),
+/// Failures: the first at warn, its repetitions at debug.
+fn log_failure(outcome: &Outcome, repeated: bool) {
+    let (op, task, error): (_, _, &dyn std::error::Error) = match outcome {
+        Outcome::Committed { result: Err(error), .. } => ("record tasks".to_owned(), None, error),
+        Outcome::Looked { result: Err(error), .. } => ("list containers".to_owned(), None, error),
+        Outcome::Announced { result: Err(error) } => ("announce recovery".to_owned(), None, error),
         Outcome::StrayRemoved { id, result: Err(error) } => {
-            tracing::warn!(container = %id, error = %Chain(error), "stray container not removed");
+            (format!("remove stray container {id}"), None, error)
         }
-        Outcome::OfTask { task, act, result: Err(error) } => {
-            tracing::warn!(%task, op = ?act, error = %Chain(error), "op failed");
-        }
+        Outcome::OfTask { task, act, result: Err(error) } => (format!("{act:?}"), Some(task.as_str()), error),
         Outcome::Committed { result: Ok(()), .. }
         | Outcome::Looked { result: Ok(_), .. }
         | Outcome::Announced { result: Ok(()) }
         | Outcome::StrayRemoved { result: Ok(()), .. }
-        | Outcome::OfTask { result: Ok(_), .. } => {}
+        | Outcome::OfTask { result: Ok(_), .. } => return,
+    };
+    let error = Chain(error);
+    if repeated {
+        tracing::debug!(op, task, %error, "op failed again");
+    } else {
+        tracing::warn!(op, task, %error, "op failed");
     }
 }

@@ -50,7 +50,9 @@ pub(crate) fn environment(config: &EngineConfig, container: &ContainerSpec) -> V
         ("AWS_EXECUTION_ENV".to_owned(), "AWS_ECS_EC2".to_owned()),
     ];
     if !sets("AWS_REGION") && !sets("AWS_DEFAULT_REGION") {
-        injected.extend(["AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| (name.to_owned(), config.region.clone())));
+        injected.extend(
+            ["AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| (name.to_owned(), config.region.clone())),
+        );
     }
     for (name, value) in &config.environment {
         if !sets(name) && injected.iter().all(|(n, _)| n != name) {
@@ -67,7 +69,11 @@ pub(crate) fn log_path(config: &EngineConfig, spec: &TaskSpec, container: &Conta
 }
 
 /// The log file that readers are told of: none with the `none` driver.
-pub(crate) fn shown_log_path(config: &EngineConfig, spec: &TaskSpec, container: &ContainerSpec) -> Option<PathBuf> {
+pub(crate) fn shown_log_path(
+    config: &EngineConfig,
+    spec: &TaskSpec,
+    container: &ContainerSpec,
+) -> Option<PathBuf> {
     match container.log.driver {
         LogDriver::JsonFile => Some(log_path(config, spec, container)),
         LogDriver::None => None,
@@ -81,7 +87,11 @@ pub(crate) fn log_directory(config: &EngineConfig, spec: &TaskSpec) -> PathBuf {
 
 /// Mounted volumes of a container, each with whether it is read-only. A mount of a volume that the task does not have is left out
 /// here; `volumes::wanted` has refused the task before.
-pub(crate) fn mounts(config: &EngineConfig, spec: &TaskSpec, container: &ContainerSpec) -> Vec<(VolumeView, bool)> {
+pub(crate) fn mounts(
+    config: &EngineConfig,
+    spec: &TaskSpec,
+    container: &ContainerSpec,
+) -> Vec<(VolumeView, bool)> {
     let mount = |point: &berth_types::task::MountPoint| {
         let volume = spec.volumes.iter().find(|v| v.name == point.volume)?;
         let (docker_name, source) = match &volume.host_path {
@@ -96,7 +106,8 @@ pub(crate) fn mounts(config: &EngineConfig, spec: &TaskSpec, container: &Contain
 /// What the task asks of the ENI manager: the definition's needs and the tags that name the task on its ENI.
 pub(crate) fn lease_needs(spec: &TaskSpec) -> LeaseNeeds {
     let mut needs = spec.network.clone();
-    let tags = [(TAG_CLUSTER, spec.cluster.as_str()), (TAG_TASK, spec.arn.as_str()), (TAG_FAMILY, &spec.family)];
+    let tags =
+        [(TAG_CLUSTER, spec.cluster.as_str()), (TAG_TASK, spec.arn.as_str()), (TAG_FAMILY, &spec.family)];
     needs.tags.extend(tags.map(|(key, value)| (key.to_owned(), value.to_owned())));
     needs
 }

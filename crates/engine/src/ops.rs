@@ -12,7 +12,8 @@ use berth_types::{
     ids::{ContainerId, SlotId, TaskArn},
     lease::{Lease, LeaseError, LeaseNeeds},
     ports::{
-        ContainerError, CreateContainer, Durability, ImageFacts, JournalError, ObservedContainer, Signal, Table, Write,
+        ContainerError, CreateContainer, Durability, ImageFacts, JournalError, ObservedContainer, Signal,
+        Table, Write,
     },
 };
 use std::{collections::BTreeSet, path::PathBuf};
@@ -35,17 +36,36 @@ pub(crate) enum Op {
 /// The work of an op for one task.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Work {
-    Lease { needs: LeaseNeeds, held: Option<SlotId> },
+    Lease {
+        needs: LeaseNeeds,
+        held: Option<SlotId>,
+    },
     /// `Err` is why the definition cannot have its volumes; it is reported where every other failure is.
-    Volumes { wanted: Result<Vec<volumes::Wanted>, volumes::DefinitionError> },
-    Image { reference: String },
-    Create { container: Box<CreateContainer>, record: Box<TaskRecord> },
-    Start { id: ContainerId },
-    Signal { id: ContainerId, signal: Signal },
-    Remove { id: ContainerId },
+    Volumes {
+        wanted: Result<Vec<volumes::Wanted>, volumes::DefinitionError>,
+    },
+    Image {
+        reference: String,
+    },
+    Create {
+        container: Box<CreateContainer>,
+        record: Box<TaskRecord>,
+    },
+    Start {
+        id: ContainerId,
+    },
+    Signal {
+        id: ContainerId,
+        signal: Signal,
+    },
+    Remove {
+        id: ContainerId,
+    },
     RemoveShared,
     Release,
-    CleanUp { directories: Vec<PathBuf> },
+    CleanUp {
+        directories: Vec<PathBuf>,
+    },
 }
 
 /// What came of an op.
@@ -57,10 +77,22 @@ pub(crate) enum Outcome {
         forgotten: BTreeSet<TaskArn>,
         result: Result<(), OpError>,
     },
-    Looked { seq: u64, result: Result<Vec<ObservedContainer>, OpError> },
-    Announced { result: Result<(), LeaseError> },
-    StrayRemoved { id: ContainerId, result: Result<(), OpError> },
-    OfTask { task: TaskArn, act: Act, result: Result<Done, OpError> },
+    Looked {
+        seq: u64,
+        result: Result<Vec<ObservedContainer>, OpError>,
+    },
+    Announced {
+        result: Result<(), LeaseError>,
+    },
+    StrayRemoved {
+        id: ContainerId,
+        result: Result<(), OpError>,
+    },
+    OfTask {
+        task: TaskArn,
+        act: Act,
+        result: Result<Done, OpError>,
+    },
 }
 
 /// What an op for one task brought.
@@ -113,7 +145,9 @@ pub(crate) async fn run(op: Op, deps: Deps) -> Outcome {
             let result = commit(&records, &forgotten, durability, &deps).await;
             Outcome::Committed { durability, marks, forgotten, result }
         }
-        Op::Look { seq } => Outcome::Looked { seq, result: deps.containers.list().await.map_err(OpError::Runtime) },
+        Op::Look { seq } => {
+            Outcome::Looked { seq, result: deps.containers.list().await.map_err(OpError::Runtime) }
+        }
         Op::Announce => Outcome::Announced { result: deps.leases.recovered().await },
         Op::RemoveStray { id } => {
             let result = deps.containers.remove(&id).await.map_err(OpError::Runtime);
@@ -145,9 +179,13 @@ async fn of_task(task: &TaskArn, work: Work, deps: &Deps) -> Result<Done, OpErro
     let runtime = &deps.containers;
     let nothing = |()| Done::Nothing;
     match work {
-        Work::Lease { needs, held } => deps.leases.lease(task, needs, held).await.map(Done::Leased).map_err(OpError::Lease),
+        Work::Lease { needs, held } => {
+            deps.leases.lease(task, needs, held).await.map(Done::Leased).map_err(OpError::Lease)
+        }
         Work::Volumes { wanted } => volumes::make(wanted).await.map(nothing).map_err(OpError::Volume),
-        Work::Image { reference } => runtime.image(&reference).await.map(Done::Image).map_err(OpError::Runtime),
+        Work::Image { reference } => {
+            runtime.image(&reference).await.map(Done::Image).map_err(OpError::Runtime)
+        }
         Work::Create { mut container, record } => {
             container.record =
                 record.to_bytes().map_err(|source| OpError::Encode { task: task.clone(), source })?;
@@ -156,10 +194,14 @@ async fn of_task(task: &TaskArn, work: Work, deps: &Deps) -> Result<Done, OpErro
         Work::Start { id } => {
             runtime.start(&id).await.map(|(pid, at)| Done::Started { pid, at }).map_err(OpError::Runtime)
         }
-        Work::Signal { id, signal } => runtime.signal(&id, signal).await.map(nothing).map_err(OpError::Runtime),
+        Work::Signal { id, signal } => {
+            runtime.signal(&id, signal).await.map(nothing).map_err(OpError::Runtime)
+        }
         Work::Remove { id } => runtime.remove(&id).await.map(nothing).map_err(OpError::Runtime),
         Work::RemoveShared => runtime.remove_task(task).await.map(nothing).map_err(OpError::Runtime),
         Work::Release => deps.leases.release(task).await.map(nothing).map_err(OpError::Lease),
-        Work::CleanUp { directories } => volumes::remove(directories).await.map(nothing).map_err(OpError::Volume),
+        Work::CleanUp { directories } => {
+            volumes::remove(directories).await.map(nothing).map_err(OpError::Volume)
+        }
     }
 }

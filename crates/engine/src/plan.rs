@@ -37,7 +37,8 @@ pub(crate) struct Plan {
 /// Says what is to be done now.
 pub(crate) fn plan(world: &World, config: &EngineConfig, now: Now) -> Plan {
     let busy = world.tasks.values().flat_map(|t| &t.busy).filter(|act| is_runtime_call(**act)).count();
-    let mut planner = Planner { world, config, now, calls: MAX_RUNTIME_CALLS.saturating_sub(busy), plan: Plan::default() };
+    let mut planner =
+        Planner { world, config, now, calls: MAX_RUNTIME_CALLS.saturating_sub(busy), plan: Plan::default() };
     planner.commit();
     planner.look();
     for task in world.tasks.values() {
@@ -181,7 +182,9 @@ impl Planner<'_> {
         for (index, container) in task.containers.iter().enumerate() {
             if container.stage == Stage::New {
                 ready = false;
-                self.push(task, Act::Image(index), || Work::Image { reference: container.spec.image.clone() });
+                self.push(task, Act::Image(index), || Work::Image {
+                    reference: container.spec.image.clone(),
+                });
             }
         }
         let needs_volumes = !task.volumes_ready
@@ -245,8 +248,11 @@ impl Planner<'_> {
     /// A call that failed may have left a container, or even a process, behind in a task that goes on.
     fn remove_failed(&mut self, task: &Task) {
         for (index, container) in task.containers.iter().enumerate() {
-            if let Stage::Ended { end: crate::machine::End::Failed { code: None, .. }, remains: Remains::Maybe, .. } =
-                container.stage
+            if let Stage::Ended {
+                end: crate::machine::End::Failed { code: None, .. },
+                remains: Remains::Maybe,
+                ..
+            } = container.stage
             {
                 self.push(task, Act::Remove(index), || Work::Remove { id: container.id.clone() });
             }

@@ -50,12 +50,21 @@ pub(crate) fn failed(step: Step, error: &ContainerError) -> String {
     let name = step.error_name();
     match &error.kind {
         ContainerErrorKind::TimedOut(after) => {
-            format!("DockerTimeoutError: Could not transition to {}; timed out after waiting {}", step.goal(), GoDuration(*after))
+            format!(
+                "DockerTimeoutError: Could not transition to {}; timed out after waiting {}",
+                step.goal(),
+                GoDuration(*after)
+            )
         }
         ContainerErrorKind::ImageNotFound(_) => {
-            format!("{name}: The task can\u{2019}t pull the image. Check whether the image exists. {}", Chain(error))
+            format!(
+                "{name}: The task can\u{2019}t pull the image. Check whether the image exists. {}",
+                Chain(error)
+            )
         }
-        ContainerErrorKind::Invalid(_) | ContainerErrorKind::Unavailable(_) | ContainerErrorKind::Runtime(_) => {
+        ContainerErrorKind::Invalid(_)
+        | ContainerErrorKind::Unavailable(_)
+        | ContainerErrorKind::Runtime(_) => {
             format!("{name}: {}", Chain(error))
         }
     }
@@ -107,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_missing_image_is_named_in_the_words_users_search_for() {
-        let text = failed(Step::Pull, &error(ContainerErrorKind::ImageNotFound("not in the store".to_owned())));
+        let text =
+            failed(Step::Pull, &error(ContainerErrorKind::ImageNotFound("not in the store".to_owned())));
         assert_eq!(
             text,
             "CannotPullContainerError: The task can\u{2019}t pull the image. Check whether the image exists. \

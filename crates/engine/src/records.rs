@@ -112,7 +112,9 @@ impl TaskRecord {
     /// From the journal.
     pub(crate) fn read(key: &str, record: &Record) -> Result<Self, RecordError> {
         match record.version {
-            VERSION => serde_json::from_slice::<Self>(&record.body).map_err(RecordError::Damaged)?.checked(key),
+            VERSION => {
+                serde_json::from_slice::<Self>(&record.body).map_err(RecordError::Damaged)?.checked(key)
+            }
             other => Err(RecordError::Version(other)),
         }
     }
@@ -126,7 +128,9 @@ impl TaskRecord {
     pub(crate) fn from_bytes(task: &str, bytes: &[u8]) -> Result<Self, RecordError> {
         let envelope: Envelope = serde_json::from_slice(bytes).map_err(RecordError::Damaged)?;
         match envelope.version {
-            VERSION => serde_json::from_value::<Self>(envelope.record).map_err(RecordError::Damaged)?.checked(task),
+            VERSION => {
+                serde_json::from_value::<Self>(envelope.record).map_err(RecordError::Damaged)?.checked(task)
+            }
             other => Err(RecordError::Version(other)),
         }
     }

@@ -37,7 +37,11 @@ pub(crate) fn from_journal(records: Vec<(String, Record)>, now: Now, rules: &Rul
 ///
 /// A container that is in no list was either not made yet or removed already. Removing begins when all have ended, those that
 /// never ran first; so as long as one of those that are left has run and none runs, the task is over and nothing is made anew.
-pub(crate) fn from_containers(found: &[&ObservedContainer], now: Now, rules: &Rules) -> Result<Task, RecordError> {
+pub(crate) fn from_containers(
+    found: &[&ObservedContainer],
+    now: Now,
+    rules: &Rules,
+) -> Result<Task, RecordError> {
     let mut newest: Option<TaskRecord> = None;
     let mut problem = None;
     for container in found {
@@ -77,7 +81,9 @@ pub(crate) fn record_of(container: &ObservedContainer) -> Result<TaskRecord, Rec
 pub(crate) fn own_stage(container: &ObservedContainer) -> Result<Stage, RecordError> {
     let record = record_of(container)?;
     let index = record.spec.containers.iter().position(|c| c.name == container.name);
-    index.and_then(|i| record.stages.get(i).cloned()).ok_or(RecordError::Stranger { found: record.spec.arn.to_string() })
+    index
+        .and_then(|i| record.stages.get(i).cloned())
+        .ok_or(RecordError::Stranger { found: record.spec.arn.to_string() })
 }
 
 fn task(record: TaskRecord, now: Now, rules: &Rules) -> Task {

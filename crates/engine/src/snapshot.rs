@@ -82,8 +82,9 @@ fn waiting(task: &Task, world: &World) -> Option<String> {
     if matches!(task.life, Life::Stopped { .. }) {
         return None;
     }
-    let settled = task.containers.iter().all(|c| c.stage.status() >= ContainerStatus::Running);
-    if !world.runtime.ok && !(settled && task.goal == Goal::Run) {
+    let needs_runtime =
+        task.is_stopping() || task.containers.iter().any(|c| c.stage.status() < ContainerStatus::Running);
+    if needs_runtime && !world.runtime.ok {
         return Some("for containerd, which does not answer".to_owned());
     }
     match (&task.slot, world.recovery) {
@@ -98,7 +99,8 @@ fn waiting(task: &Task, world: &World) -> Option<String> {
     }
     task.containers.iter().find_map(|container| match &container.stage {
         // The time does not matter for what is waited for, only for how long.
-        Stage::Created { .. } => match depends::gate(container, &task.containers, crate::backoff::Tick::ZERO) {
+        Stage::Created { .. } => match depends::gate(container, &task.containers, crate::backoff::Tick::ZERO)
+        {
             Gate::Waits { on, .. } => Some(on),
             Gate::Open | Gate::Never(_) => None,
         },

@@ -55,7 +55,10 @@ pub(crate) fn wanted(config: &EngineConfig, spec: &TaskSpec) -> Result<Vec<Wante
     for container in &spec.containers {
         for point in &container.mount_points {
             if spec.volumes.iter().all(|v| v.name != point.volume) {
-                return Err(DefinitionError::Unknown { container: container.name.clone(), volume: point.volume.clone() });
+                return Err(DefinitionError::Unknown {
+                    container: container.name.clone(),
+                    volume: point.volume.clone(),
+                });
             }
         }
     }
@@ -135,7 +138,9 @@ pub(crate) async fn remove(directories: Vec<PathBuf>) -> Result<(), VolumeError>
     blocking(move || directories.into_iter().try_for_each(remove_one)).await
 }
 
-async fn blocking(work: impl FnOnce() -> Result<(), VolumeError> + Send + 'static) -> Result<(), VolumeError> {
+async fn blocking(
+    work: impl FnOnce() -> Result<(), VolumeError> + Send + 'static,
+) -> Result<(), VolumeError> {
     tokio::task::spawn_blocking(work).await.map_err(VolumeError::Thread)?
 }
 

@@ -10,8 +10,8 @@ use berth_types::{
     Timestamp,
     ids::{ContainerId, TaskArn},
     ports::{
-        CONTAINER_EVENT_QUEUE, ContainerError, ContainerErrorKind, ContainerEvent, Containers, CreateContainer, ImageFacts,
-        ObservedContainer, RuntimeState, Signal,
+        CONTAINER_EVENT_QUEUE, ContainerError, ContainerErrorKind, ContainerEvent, Containers,
+        CreateContainer, ImageFacts, ObservedContainer, RuntimeState, Signal,
     },
 };
 use std::{
@@ -87,7 +87,8 @@ pub struct FakeContainers {
 impl FakeContainers {
     /// A runtime that holds the image `busybox` and dies with the others of this crash point.
     pub fn new(crash: Arc<Crash>) -> Self {
-        let state = State { images: BTreeSet::from(["busybox".to_owned()]), next_pid: 100, ..State::default() };
+        let state =
+            State { images: BTreeSet::from(["busybox".to_owned()]), next_pid: 100, ..State::default() };
         Self { state: Mutex::new(state), crash }
     }
 
@@ -204,7 +205,11 @@ impl FakeContainers {
         let dies = self.crash.enter().await;
         let result = {
             let mut state = self.state();
-            if state.down { Err(ContainerErrorKind::Unavailable("connection refused".to_owned())) } else { effect(&mut state) }
+            if state.down {
+                Err(ContainerErrorKind::Unavailable("connection refused".to_owned()))
+            } else {
+                effect(&mut state)
+            }
         };
         self.crash.leave(dies).await;
         result.map_err(|kind| ContainerError { op, target: target.to_owned(), kind, source: None })
@@ -237,13 +242,20 @@ impl State {
     fn create(&mut self, request: &CreateContainer) -> Result<Timestamp, ContainerErrorKind> {
         self.calls.create += 1;
         if words(request).first() == Some(&"refuse-create") {
-            return Err(ContainerErrorKind::Invalid("user nobody2 is not in the image's /etc/passwd".to_owned()));
+            return Err(ContainerErrorKind::Invalid(
+                "user nobody2 is not in the image's /etc/passwd".to_owned(),
+            ));
         }
         if self.ran.contains(&request.id) && !self.made.contains_key(&request.id) {
-            self.violations.push(format!("container {} of {} was made again after it ran", request.spec.name, request.task));
+            self.violations.push(format!(
+                "container {} of {} was made again after it ran",
+                request.spec.name, request.task
+            ));
         }
         let twin = self.made.values().any(|m| {
-            m.request.id != request.id && m.request.task == request.task && m.request.spec.name == request.spec.name
+            m.request.id != request.id
+                && m.request.task == request.task
+                && m.request.spec.name == request.spec.name
         });
         if twin {
             self.violations.push(format!("container {} of {} exists twice", request.spec.name, request.task));
@@ -281,8 +293,12 @@ impl State {
         }
         self.started.push(name);
         match script.first().map(String::as_str) {
-            Some("exit") => drop(self.exit(id, script.get(1).and_then(|c| c.parse().ok()).unwrap_or(0), false)),
-            Some("oom") => drop(self.exit(id, 137, true)),
+            Some("exit") => {
+                self.exit(id, script.get(1).and_then(|c| c.parse().ok()).unwrap_or(0), false);
+            }
+            Some("oom") => {
+                self.exit(id, 137, true);
+            }
             Some(_) | None => {}
         }
         Ok((pid, at))
@@ -296,8 +312,12 @@ impl State {
         let first = words(&made.request).first().map(|w| (*w).to_owned());
         match (signal, first.as_deref()) {
             (_, Some("immortal")) | (Signal::Stop, Some("stubborn")) => {}
-            (Signal::Stop, _) => drop(self.exit(id, 143, false)),
-            (Signal::Kill, _) => drop(self.exit(id, 137, false)),
+            (Signal::Stop, _) => {
+                self.exit(id, 143, false);
+            }
+            (Signal::Kill, _) => {
+                self.exit(id, 137, false);
+            }
         }
         if signal == Signal::Stop {
             self.stopped.push(name);
@@ -319,7 +339,11 @@ impl Containers for FakeContainers {
                 return Err(ContainerErrorKind::ImageNotFound(text));
             }
             let digest = |of: &str| format!("sha256:{of}-of-{reference}");
-            Ok(ImageFacts { reference: reference.to_owned(), image_id: digest("config"), digest: digest("manifest") })
+            Ok(ImageFacts {
+                reference: reference.to_owned(),
+                image_id: digest("config"),
+                digest: digest("manifest"),
+            })
         })
         .await
     }

@@ -129,7 +129,8 @@ impl State {
             LeaseRequest::Release { task, reply } => {
                 let slot = self.held.remove(&task).or_else(|| self.unclaimed.remove(&task));
                 self.free.extend(slot.filter(|s| !self.lost.contains(s)));
-                let (gone, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|(t, _)| *t == task);
+                let (gone, waiting) =
+                    std::mem::take(&mut self.waiting).into_iter().partition(|(t, _)| *t == task);
                 self.waiting = waiting;
                 for (_, reply) in Vec::from(gone) {
                     drop(reply.send(Err(LeaseError::Cancelled)));

@@ -56,7 +56,7 @@ fn demo() -> Result<()> {
     let start = Instant::now();
     // What a demo that was killed in its middle left goes first, so that it does not count as the machine's own.
     settings.sweep().context("sweep what an earlier demo left")?;
-    let before = Belongings::observe(&settings.dir)?;
+    let before = Belongings::observe(&settings)?;
     let mut report = Report::default();
 
     step(
@@ -78,9 +78,8 @@ fn demo() -> Result<()> {
 
     step("Stop everything, and look for what is left");
     lab.stop().inspect_err(|_| lab.print_logs())?;
-    let dir = lab.settings.dir.clone();
     // Looked at before the lab's own sweep: what the agents leave is theirs to answer for.
-    let left = Belongings::observe(&dir)?.since(&before);
+    let left = Belongings::observe(&lab.settings)?.since(&before);
     drop(lab);
     report.write(&target, Some(&left))?;
     ensure!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));

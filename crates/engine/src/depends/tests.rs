@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    machine::{Remains, Stage, Task},
+    machine::{Remains, Task},
     tests::fixtures::{after, at, container, rules, task},
 };
 use berth_types::task::DependsCondition::{self, Complete, Start, Success};
@@ -81,7 +81,9 @@ fn a_start_timeout_counts_from_the_dependencys_start() {
 #[test]
 fn a_container_stops_when_nobody_depends_on_it_any_more() {
     let mut task = pair(Start, None);
-    assert!(!may_stop(&task.containers[0], &task.containers) && may_stop(&task.containers[1], &task.containers));
+    assert!(
+        !may_stop(&task.containers[0], &task.containers) && may_stop(&task.containers[1], &task.containers)
+    );
     task.containers[1].stage.end(End::Unneeded { at: at(1).wall }, Remains::Maybe);
     assert!(may_stop(&task.containers[0], &task.containers));
 }

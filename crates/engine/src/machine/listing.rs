@@ -42,17 +42,19 @@ impl World {
         let arns: Vec<TaskArn> = self.tasks.keys().cloned().collect();
         for arn in arns {
             let Some(task) = self.tasks.get_mut(&arn) else { continue };
-            let before = task.ledger.changes;
+            let before = (task.ledger.changes, task.retries.len());
             task.unseen = false;
             for index in 0..task.containers.len() {
                 task.observed(index, by_id.get(&task.containers[index].id).copied(), seq, now, &rules);
             }
             if !stale {
                 // What was unknown about a call that got no answer is known now.
-                task.retries.retain(|act, _| !matches!(act, Act::Image(_) | Act::Create(_) | Act::Start(_) | Act::Signal(_)));
+                task.retries.retain(|act, _| {
+                    !matches!(act, Act::Image(_) | Act::Create(_) | Act::Start(_) | Act::Signal(_))
+                });
             }
             task.settle(now);
-            if task.ledger.changes != before {
+            if (task.ledger.changes, task.retries.len()) != before {
                 self.changed.insert(arn);
             }
         }
@@ -90,18 +92,33 @@ impl World {
 
 impl Task {
     /// Takes over what the runtime says of one container, `None` being that it has no such container.
-    fn observed(&mut self, index: usize, found: Option<&ObservedContainer>, seq: u64, now: Now, rules: &Rules) {
-        let acting = [Act::Create(index), Act::Start(index), Act::Remove(index)].iter().any(|act| self.is_busy(*act));
+    fn observed(
+        &mut self,
+        index: usize,
+        found: Option<&ObservedContainer>,
+        seq: u64,
+        now: Now,
+        rules: &Rules,
+    ) {
+        let acting =
+            [Act::Create(index), Act::Start(index), Act::Remove(index)].iter().any(|act| self.is_busy(*act));
         let Some(container) = self.containers.get_mut(index) else { return };
         // A list that was begun before the last change says nothing about what it lacks.
         let trusted = !acting && container.touched <= seq;
         let before = container.stage.clone();
         let gone = End::Vanished { at: now.wall };
         match (found.map(|f| &f.state), &before) {
-            (None, Stage::Created { .. } | Stage::Running { .. }) if trusted => container.stage.end(gone, Remains::Maybe),
+            (None, Stage::Created { .. } | Stage::Running { .. }) if trusted => {
+                container.stage.end(gone, Remains::Maybe)
+            }
             // Only a reboot takes the process from a container that the runtime still has.
-            (Some(RuntimeState::Created), Stage::Running { .. }) if trusted => container.stage.end(gone, Remains::Maybe),
-            (Some(state), Stage::New | Stage::Pulled { .. } | Stage::Created { .. } | Stage::Running { .. }) => {
+            (Some(RuntimeState::Created), Stage::Running { .. }) if trusted => {
+                container.stage.end(gone, Remains::Maybe)
+            }
+            (
+                Some(state),
+                Stage::New | Stage::Pulled { .. } | Stage::Created { .. } | Stage::Running { .. },
+            ) => {
                 container.adopt_past(found, now);
                 match state {
                     RuntimeState::Created => {}

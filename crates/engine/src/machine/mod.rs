@@ -4,6 +4,8 @@
 //! [`World::hint`] an event of the runtime, and the `admit`, `request_*` methods take assignments. [`crate::plan`] reads the world
 //! and says what is to be done; [`World::begin`] notes what of it is under way.
 
+mod failures;
+mod journaling;
 mod listing;
 mod stage;
 mod task;
@@ -17,14 +19,14 @@ use crate::{
     depends,
     engine::RemoveError,
     ops::{Op, OpError, Outcome},
-    reasons::{self, Step},
+    reasons,
 };
 use berth_types::{
-    Chain, Class,
+    Chain,
     assignment::AssignmentError,
     ids::{ContainerId, TaskArn},
-    lease::{Lease, LeaseError},
-    ports::{ContainerError, ContainerErrorKind, ContainerEvent, Durability},
+    lease::Lease,
+    ports::{ContainerError, ContainerErrorKind, ContainerEvent},
     task::{StopCode, TaskSpec},
 };
 use std::{
@@ -36,11 +38,6 @@ use std::{
 /// How often everything is looked at without a reason. Events are hints, and this bounds what a lost one costs; the official
 /// agent looks as often.
 const AUDIT: Duration = Duration::from_secs(5 * 60);
-
-/// Failures after which what the containers shared is left behind: a cgroup that cannot be removed must not keep an ENI.
-const MAX_SHARED_FAILURES: u32 = 5;
-/// Failures after which a task is forgotten although files are left: they are logged, and a full table would be worse.
-const MAX_CLEANUP_FAILURES: u32 = 5;
 
 /// What is known of the runtime.
 #[derive(Debug)]
@@ -166,7 +163,12 @@ impl World {
     }
 
     /// A task to stop. The wish counts from the moment it is durable.
-    pub(crate) fn request_stop(&mut self, arn: &TaskArn, reason: String, code: StopCode) -> Result<u64, AssignmentError> {
+    pub(crate) fn request_stop(
+        &mut self,
+        arn: &TaskArn,
+        reason: String,
+        code: StopCode,
+    ) -> Result<u64, AssignmentError> {
         self.seq += 1;
         let task = self.tasks.get_mut(arn).ok_or_else(|| AssignmentError::NoSuchTask(arn.clone()))?;
         if let Some((change, _)) = &task.wish {
@@ -271,7 +273,8 @@ impl World {
                 Ok(()) => self.recovery = Recovery::Done,
                 Err(error) => {
                     self.recovery = Recovery::Leases;
-                    self.announce_retry = Some(Retry::after(self.announce_retry.as_ref(), error.to_string(), now));
+                    self.announce_retry =
+                        Some(Retry::after(self.announce_retry.as_ref(), error.to_string(), now));
                 }
             },
             Outcome::StrayRemoved { id, result } => match result {
@@ -279,7 +282,8 @@ impl World {
                 Err(error) => {
                     if let Some(stray) = self.strays.get_mut(&id) {
                         stray.busy = false;
-                        stray.retry = Some(Retry::after(stray.retry.as_ref(), Chain(&error).to_string(), now));
+                        stray.retry =
+                            Some(Retry::after(stray.retry.as_ref(), Chain(&error).to_string(), now));
                     }
                 }
             },
@@ -298,14 +302,20 @@ impl World {
 
     fn of_task(&mut self, arn: &TaskArn, act: Act, result: Result<crate::ops::Done, OpError>, now: Now) {
         use crate::ops::Done;
-        if let Err(OpError::Runtime(ContainerError { kind: ContainerErrorKind::Unavailable(why), .. })) = &result {
+        if let Err(OpError::Runtime(ContainerError { kind: ContainerErrorKind::Unavailable(why), .. })) =
+            &result
+        {
             self.runtime_lost(why.clone(), now);
         }
         let (seq, rules) = (self.seq, self.rules);
         let mut forget = false;
         self.with(arn, now, |task| {
             task.busy.remove(&act);
-            if let Act::Create(index) | Act::Start(index) | Act::Image(index) | Act::Signal(index) | Act::Remove(index) = act
+            if let Act::Create(index)
+            | Act::Start(index)
+            | Act::Image(index)
+            | Act::Signal(index)
+            | Act::Remove(index) = act
                 && let Some(container) = task.containers.get_mut(index)
             {
                 container.touched = seq;
@@ -316,9 +326,15 @@ impl World {
                     task.retries.remove(&act);
                     match (act, done) {
                         (_, Done::Leased(lease)) => task.leased(lease),
-                        (Act::Image(index), Done::Image(image)) => task.note(index, |stage| stage.pulled(image)),
-                        (Act::Create(index), Done::Created(at)) => task.note(index, |stage| stage.created(at)),
-                        (Act::Start(index), Done::Started { pid, at }) => task.started(index, pid, at, now, &rules),
+                        (Act::Image(index), Done::Image(image)) => {
+                            task.note(index, |stage| stage.pulled(image))
+                        }
+                        (Act::Create(index), Done::Created(at)) => {
+                            task.note(index, |stage| stage.created(at))
+                        }
+                        (Act::Start(index), Done::Started { pid, at }) => {
+                            task.started(index, pid, at, now, &rules)
+                        }
                         (Act::Signal(index), _) => task.signalled(index, now, &rules),
                         (Act::Remove(index), _) => task.note(index, Stage::gone),
                         (Act::Volumes, _) => task.volumes_ready = true,
@@ -349,81 +365,20 @@ impl World {
         }
     }
 
-    fn committed(
-        &mut self,
-        durability: Durability,
-        marks: &[(TaskArn, u64)],
-        forgotten: BTreeSet<TaskArn>,
-        result: Result<(), OpError>,
-        now: Now,
-    ) -> Vec<Notice> {
-        self.journal.busy = false;
-        let mut notices = Vec::new();
-        match result {
-            Ok(()) => {
-                self.journal.retry = None;
-                self.journal.forgotten.retain(|arn| !forgotten.contains(arn) || self.tasks.contains_key(arn));
-                for (arn, change) in marks {
-                    self.recorded(arn, *change, durability, now);
-                    if durability == Durability::Intent {
-                        notices.push(Notice::Recorded(arn.clone(), *change));
-                    }
-                }
-            }
-            Err(error) => {
-                let problem = Chain(&error).to_string();
-                self.journal.retry = Some(Retry::after(self.journal.retry.as_ref(), problem.clone(), now));
-                for (arn, change) in marks {
-                    self.not_recorded(arn, *change);
-                    notices.push(Notice::NotRecorded(arn.clone(), *change, problem.clone()));
-                }
-            }
-        }
-        notices
-    }
-
-    fn recorded(&mut self, arn: &TaskArn, change: u64, durability: Durability, now: Now) {
-        let Some(task) = self.tasks.get_mut(arn) else { return };
-        task.ledger.saved = task.ledger.saved.max(change);
-        if durability == Durability::Fact {
-            return;
-        }
-        task.ledger.durable = task.ledger.durable.max(change);
-        if let Some((_, wish)) = task.wish.take_if(|(wished, _)| *wished <= change) {
-            self.with(arn, now, |task| task.stop(wish.reason, wish.code));
-        }
-    }
-
-    /// Takes back what was asked for and could not be recorded: nothing has been done about it yet.
-    fn not_recorded(&mut self, arn: &TaskArn, change: u64) {
-        let Some(task) = self.tasks.get_mut(arn) else { return };
-        if task.wish.take_if(|(wished, _)| *wished <= change).is_some() {
-            task.touch();
-        }
-        if !task.ledger.is_admitted() && task.is_fresh() {
-            self.forget(arn);
-        }
-    }
-
-    fn forget(&mut self, arn: &TaskArn) {
-        if let Some(task) = self.tasks.remove(arn) {
-            for container in &task.containers {
-                self.by_id.remove(&container.id);
-            }
-            self.journal.forgotten.insert(arn.clone());
-            self.changed.insert(arn.clone());
-        }
-    }
-
     /// Cleans up the oldest stopped tasks early when there are too many.
     fn bound_stopped(&mut self, now: Now) {
-        let waiting: Vec<_> =
-            self.tasks.iter().filter_map(|(arn, t)| t.awaits_cleanup().map(|(at, due)| (at, due, arn.clone()))).collect();
+        let waiting: Vec<_> = self
+            .tasks
+            .iter()
+            .filter_map(|(arn, t)| t.awaits_cleanup().map(|(at, due)| (at, due, arn.clone())))
+            .collect();
         let mut late: Vec<_> = waiting.iter().filter(|(_, due, _)| *due > now.tick).collect();
         let surplus = waiting.len().saturating_sub(MAX_STOPPED).saturating_sub(waiting.len() - late.len());
         late.sort();
         for (_, _, arn) in late.into_iter().take(surplus) {
-            if let Some(Task { life: Life::Stopped { rest: Rest::Files { due }, .. }, .. }) = self.tasks.get_mut(arn) {
+            if let Some(Task { life: Life::Stopped { rest: Rest::Files { due }, .. }, .. }) =
+                self.tasks.get_mut(arn)
+            {
                 *due = now.tick;
             }
         }
@@ -459,82 +414,6 @@ impl Task {
             *rest = Rest::Slot;
             self.touch();
         }
-    }
-
-    /// An act failed. Answers whether the task is to be forgotten.
-    fn act_failed(&mut self, act: Act, error: &OpError, now: Now, rules: &Rules) -> bool {
-        if let (Act::Lease, OpError::Lease(error)) = (act, error) {
-            self.lease_failed(error, now);
-            return false;
-        }
-        let failures = self.failed(act, Chain(error).to_string(), now);
-        let retries = match error.class() {
-            Class::Retry | Class::RetryAfter(_) => true,
-            Class::Permanent | Class::Bug => false,
-        };
-        match (act, error) {
-            // Removing is repeated until it works: the slot must not be given back before.
-            (Act::Lease | Act::Release | Act::Remove(_), _) => {}
-            (Act::RemoveShared, _) if failures >= MAX_SHARED_FAILURES => self.shared_removed(),
-            (Act::CleanUp, _) if failures >= MAX_CLEANUP_FAILURES => return true,
-            (Act::RemoveShared | Act::CleanUp, _) => {}
-            _ if retries => {}
-            (Act::Signal(index), _) => {
-                self.retries.remove(&act);
-                self.signalled(index, now, rules);
-            }
-            (Act::Volumes, error) => {
-                self.retries.remove(&act);
-                self.stop(reasons::volume(error), Some(StopCode::TaskFailedToStart));
-            }
-            (Act::Image(index), OpError::Runtime(error)) => self.step_failed(Step::Pull, index, error, now),
-            (Act::Create(index), OpError::Runtime(error)) => self.step_failed(Step::Create, index, error, now),
-            (Act::Start(index), OpError::Runtime(error)) => self.step_failed(Step::Start, index, error, now),
-            (Act::Image(_) | Act::Create(_) | Act::Start(_), _) => {
-                self.stop(Chain(error).to_string(), Some(StopCode::TaskFailedToStart));
-            }
-        }
-        false
-    }
-
-    fn step_failed(&mut self, step: Step, index: usize, error: &ContainerError, now: Now) {
-        let reason = reasons::failed(step, error);
-        let remains = match step {
-            Step::Pull => Remains::Never,
-            Step::Create | Step::Start | Step::Stop => Remains::Maybe,
-        };
-        self.retries.retain(|act, _| *act != Act::Create(index) && *act != Act::Start(index) && *act != Act::Image(index));
-        if self.is_stopping() && step == Step::Pull {
-            return;
-        }
-        self.fail_container(index, reason.clone(), remains, now);
-        if step == Step::Pull {
-            // Whatever the container's worth: the definition is wrong, and a task that runs without a part of it hides that.
-            self.stop(reason, Some(StopCode::TaskFailedToStart));
-        }
-    }
-
-    fn lease_failed(&mut self, error: &LeaseError, now: Now) {
-        match error {
-            // A manager that has stopped is the agent going down: the next life asks again.
-            LeaseError::Busy | LeaseError::Stopped => {
-                self.failed(Act::Lease, error.to_string(), now);
-            }
-            LeaseError::TimedOut { .. } | LeaseError::Failed { .. } | LeaseError::Lost { .. } | LeaseError::Cancelled => {
-                self.retries.remove(&Act::Lease);
-                self.slot = match std::mem::replace(&mut self.slot, Slot::GivenBack) {
-                    Slot::Wanted { held: Some(slot) } | Slot::Lost(slot) => Slot::Lost(slot),
-                    Slot::Wanted { held: None } | Slot::Held(_) | Slot::GivenBack => Slot::GivenBack,
-                };
-                let code = self.times.started_at.is_none().then_some(StopCode::TaskFailedToStart);
-                self.stop(error.to_string(), code);
-            }
-        }
-    }
-
-    /// Came by an assignment that has not been answered yet.
-    fn is_fresh(&self) -> bool {
-        matches!(self.slot, Slot::Wanted { held: None } | Slot::GivenBack) && self.containers.iter().all(|c| c.touched == 0)
     }
 }
 

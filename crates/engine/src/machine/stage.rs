@@ -63,7 +63,10 @@ pub(crate) enum Remains {
 impl End {
     pub(crate) fn at(&self) -> Timestamp {
         match self {
-            Self::Exited { at, .. } | Self::Failed { at, .. } | Self::Vanished { at } | Self::Unneeded { at } => *at,
+            Self::Exited { at, .. }
+            | Self::Failed { at, .. }
+            | Self::Vanished { at }
+            | Self::Unneeded { at } => *at,
         }
     }
 
@@ -146,7 +149,9 @@ impl Stage {
                 let (image, created_at) = (image.take(), *created_at);
                 *self = Self::Running { image, created_at, started_at: at, pid, signalled_at: None };
             }
-            Self::Ended { past, end: End::Exited { at: ended, .. }, .. } => past.started_at = Some(at.min(*ended)),
+            Self::Ended { past, end: End::Exited { at: ended, .. }, .. } => {
+                past.started_at = Some(at.min(*ended))
+            }
             Self::Running { .. } | Self::Ended { .. } => {}
         }
     }

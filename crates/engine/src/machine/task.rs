@@ -341,7 +341,10 @@ impl Task {
 
     fn note_times(&mut self, now: Now) {
         let known = self.known();
-        if self.times.pull_started_at.is_some() && self.times.pull_stopped_at.is_none() && known >= TaskStatus::Pulled {
+        if self.times.pull_started_at.is_some()
+            && self.times.pull_stopped_at.is_none()
+            && known >= TaskStatus::Pulled
+        {
             self.times.pull_stopped_at = Some(now.wall);
         }
         let last_start = self.containers.iter().filter_map(|c| c.stage.past().started_at).max();
@@ -353,15 +356,20 @@ impl Task {
     /// Ends containers whose dependencies can never come so far. One such end can be the next one's reason.
     fn resolve_dependencies(&mut self, now: Now) {
         while self.goal == Goal::Run {
-            let blocked = self.containers.iter().enumerate().find_map(|(index, container)| match &container.stage {
-                Stage::Created { .. } if !self.is_busy(Act::Start(index)) => {
-                    match depends::gate(container, &self.containers, now.tick) {
-                        Gate::Never(why) => Some((index, why)),
-                        Gate::Open | Gate::Waits { .. } => None,
+            let blocked =
+                self.containers.iter().enumerate().find_map(|(index, container)| match &container.stage {
+                    Stage::Created { .. } if !self.is_busy(Act::Start(index)) => {
+                        match depends::gate(container, &self.containers, now.tick) {
+                            Gate::Never(why) => Some((index, why)),
+                            Gate::Open | Gate::Waits { .. } => None,
+                        }
                     }
-                }
-                Stage::New | Stage::Pulled { .. } | Stage::Created { .. } | Stage::Running { .. } | Stage::Ended { .. } => None,
-            });
+                    Stage::New
+                    | Stage::Pulled { .. }
+                    | Stage::Created { .. }
+                    | Stage::Running { .. }
+                    | Stage::Ended { .. } => None,
+                });
             let Some((index, why)) = blocked else { return };
             let code = Some(reasons::DEPENDENCY_EXIT_CODE);
             let end = End::Failed { reason: reasons::dependency(&why), code, at: now.wall };
@@ -394,7 +402,9 @@ impl Task {
         for index in 0..self.containers.len() {
             let remains = match &self.containers[index].stage {
                 Stage::New | Stage::Pulled { .. } if self.is_busy(Act::Create(index)) => continue,
-                Stage::New | Stage::Pulled { .. } if self.retries.contains_key(&Act::Create(index)) => Remains::Maybe,
+                Stage::New | Stage::Pulled { .. } if self.retries.contains_key(&Act::Create(index)) => {
+                    Remains::Maybe
+                }
                 Stage::New | Stage::Pulled { .. } => Remains::Never,
                 Stage::Created { .. } if self.is_busy(Act::Start(index)) => continue,
                 Stage::Created { .. } if self.retries.contains_key(&Act::Start(index)) => continue,
@@ -411,9 +421,7 @@ impl Task {
         if *rest != Rest::Containers {
             return;
         }
-        let remains = |wanted: Remains| {
-            move |c: &Container| matches!(&c.stage, Stage::Ended { remains, .. } if *remains == wanted)
-        };
+        let remains = |wanted: Remains| move |c: &Container| matches!(&c.stage, Stage::Ended { remains, .. } if *remains == wanted);
         if self.containers.iter().all(remains(Remains::Never)) {
             *rest = Rest::Slot;
         } else if !self.containers.iter().any(remains(Remains::Maybe)) {
@@ -425,7 +433,10 @@ impl Task {
 impl Container {
     /// Between the stop signal and SIGKILL.
     fn grace(&self, rules: &Rules) -> Duration {
-        self.spec.stop_timeout.map_or(rules.stop_timeout, |s| Duration::from_secs(s.into()))
+        self.spec
+            .stop_timeout
+            .filter(|s| *s > 0)
+            .map_or(rules.stop_timeout, |s| Duration::from_secs(s.into()))
     }
 
     /// Sets the deadlines that follow from what has been recorded, now or in a former life.

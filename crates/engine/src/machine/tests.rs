@@ -8,13 +8,17 @@ use crate::{
 };
 use berth_types::{
     Timestamp,
-    ports::{ImageFacts, ObservedContainer, RuntimeState},
+    ports::{Durability, ImageFacts, ObservedContainer, RuntimeState},
     task::TaskStatus,
 };
 use proptest::prelude::*;
 
 fn image() -> ImageFacts {
-    ImageFacts { reference: "busybox".to_owned(), image_id: "sha256:1".to_owned(), digest: "sha256:2".to_owned() }
+    ImageFacts {
+        reference: "busybox".to_owned(),
+        image_id: "sha256:1".to_owned(),
+        digest: "sha256:2".to_owned(),
+    }
 }
 
 fn when(second: u64) -> Timestamp {
@@ -34,7 +38,10 @@ fn world_with(spec: TaskSpec) -> World {
 fn record_all(world: &mut World) {
     let marks = world.tasks.iter().map(|(arn, t)| (arn.clone(), t.ledger.changes)).collect();
     let forgotten = BTreeSet::new();
-    world.apply(Outcome::Committed { durability: Durability::Intent, marks, forgotten, result: Ok(()) }, at(0));
+    world.apply(
+        Outcome::Committed { durability: Durability::Intent, marks, forgotten, result: Ok(()) },
+        at(0),
+    );
 }
 
 fn done(world: &mut World, act: Act, result: Done) {
@@ -53,7 +60,13 @@ fn running() -> World {
 
 fn observed(world: &World, state: RuntimeState) -> ObservedContainer {
     let container = &world.tasks[&arn("t")].containers[0];
-    ObservedContainer { id: container.id.clone(), task: arn("t"), name: "web".to_owned(), state, record: Vec::new() }
+    ObservedContainer {
+        id: container.id.clone(),
+        task: arn("t"),
+        name: "web".to_owned(),
+        state,
+        record: Vec::new(),
+    }
 }
 
 #[test]
@@ -64,7 +77,10 @@ fn a_list_that_was_begun_before_a_start_does_not_take_it_back() {
     assert_eq!(world.tasks[&arn("t")].known(), TaskStatus::Running);
     let now = world.seq;
     world.apply(Outcome::Looked { seq: now, result: Ok(Vec::new()) }, at(2));
-    assert!(matches!(world.tasks[&arn("t")].containers[0].stage, Stage::Ended { end: End::Vanished { .. }, .. }));
+    assert!(matches!(
+        world.tasks[&arn("t")].containers[0].stage,
+        Stage::Ended { end: End::Vanished { .. }, .. }
+    ));
 }
 
 #[test]
@@ -100,7 +116,6 @@ fn a_lease_that_comes_behind_its_release_is_given_back_again() {
     record_all(&mut world);
     let release = [Op::OfTask { task: arn("t"), act: Act::Release, work: Work::Release }];
     world.begin(&release, at(2));
-    // The fake's slots are as good as any.
     let lease = lease();
     done(&mut world, Act::Lease, Done::Leased(lease));
     done(&mut world, Act::Release, Done::Nothing);
@@ -127,7 +142,11 @@ fn only_so_many_stopped_tasks_are_kept_and_the_oldest_go_first() {
     }
     world.bound_stopped(at(5));
     world.bound_stopped(at(5));
-    let early: Vec<_> = world.tasks.values().filter(|t| t.awaits_cleanup().is_some_and(|(_, due)| due <= at(5).tick)).collect();
+    let early: Vec<_> = world
+        .tasks
+        .values()
+        .filter(|t| t.awaits_cleanup().is_some_and(|(_, due)| due <= at(5).tick))
+        .collect();
     assert_eq!(early.len(), 3);
     assert!(early.iter().all(|t| t.awaits_cleanup().unwrap().0 <= when(2)));
 }
@@ -159,7 +178,8 @@ enum Any {
 }
 
 fn any_event() -> impl Strategy<Value = Any> {
-    let of = |f: fn(usize, bool) -> Any| (0..3usize, prop::bool::weighted(0.8)).prop_map(move |(i, ok)| f(i, ok));
+    let of =
+        |f: fn(usize, bool) -> Any| (0..3usize, prop::bool::weighted(0.8)).prop_map(move |(i, ok)| f(i, ok));
     prop_oneof![
         3 => of(Any::Image), 3 => of(Any::Create), 3 => of(Any::Start), 1 => of(Any::Signal),
         2 => (0..3usize, 0..3u32).prop_map(|(i, code)| Any::Exit(i, code)),
@@ -177,7 +197,9 @@ fn throw(world: &mut World, event: Any, lease: &Lease, now: Now) {
     let (act, result) = match event {
         Any::Image(i, ok) => (Act::Image(i), if ok { Ok(Done::Image(image())) } else { Err(refused()) }),
         Any::Create(i, ok) => (Act::Create(i), if ok { Ok(Done::Created(now.wall)) } else { Err(refused()) }),
-        Any::Start(i, ok) => (Act::Start(i), if ok { Ok(Done::Started { pid: 1, at: now.wall }) } else { Err(refused()) }),
+        Any::Start(i, ok) => {
+            (Act::Start(i), if ok { Ok(Done::Started { pid: 1, at: now.wall }) } else { Err(refused()) })
+        }
         Any::Signal(i, ok) => (Act::Signal(i), if ok { Ok(Done::Nothing) } else { Err(refused()) }),
         Any::Remove(i) => (Act::Remove(i), Ok(Done::Nothing)),
         Any::Shared => (Act::RemoveShared, Ok(Done::Nothing)),

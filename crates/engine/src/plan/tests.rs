@@ -15,7 +15,11 @@ use berth_types::{
 use std::{collections::BTreeSet, sync::Arc};
 
 fn image() -> ImageFacts {
-    ImageFacts { reference: "busybox".to_owned(), image_id: "sha256:1".to_owned(), digest: "sha256:2".to_owned() }
+    ImageFacts {
+        reference: "busybox".to_owned(),
+        image_id: "sha256:1".to_owned(),
+        digest: "sha256:2".to_owned(),
+    }
 }
 
 fn lease() -> Lease {
@@ -58,7 +62,9 @@ fn nothing_is_done_for_a_task_before_it_is_durable() {
     fresh.tasks.values_mut().for_each(|t| t.ledger.durable = 0);
     assert_eq!(acts(&fresh, 0), []);
     let ops = plan(&fresh, &config(), at(0)).ops;
-    assert!(matches!(&ops[..], [Op::Commit { durability: Durability::Intent, records, .. }] if records.len() == 1));
+    assert!(
+        matches!(&ops[..], [Op::Commit { durability: Durability::Intent, records, .. }] if records.len() == 1)
+    );
 }
 
 #[test]
@@ -123,7 +129,13 @@ fn signals_go_to_dependants_first_and_sigkill_comes_when_the_grace_is_over() {
     assert_eq!(acts(&world, 29), []);
     assert_eq!(plan(&world, &config(), at(29)).wake, Some(at(30).tick));
     let ops = plan(&world, &config(), at(30)).ops;
-    assert!(matches!(&ops[..], [Op::Commit { .. }, Op::OfTask { work: Work::Signal { signal: Signal::Kill, .. }, .. }]), "{ops:?}");
+    assert!(
+        matches!(
+            &ops[..],
+            [Op::Commit { .. }, Op::OfTask { work: Work::Signal { signal: Signal::Kill, .. }, .. }]
+        ),
+        "{ops:?}"
+    );
 }
 
 #[test]

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 
 fn sample() -> Task {
     let mut sample = Task::new(Arc::new(task("t", vec![container("a"), container("b"), container("c")])));
-    let image = ImageFacts { reference: "busybox".to_owned(), image_id: "1".to_owned(), digest: "2".to_owned() };
+    let image =
+        ImageFacts { reference: "busybox".to_owned(), image_id: "1".to_owned(), digest: "2".to_owned() };
     sample.containers.iter_mut().for_each(|c| c.stage.pulled(image.clone()));
     sample.containers[0].stage.started(7, at(1).wall);
     sample.containers[0].stage.signalled(at(2).wall);
@@ -40,7 +41,9 @@ fn a_stop_that_is_only_wished_for_is_recorded_as_a_stop() {
 #[test]
 fn a_record_that_goes_with_a_container_has_it_as_made() {
     let record = TaskRecord::with_container(&sample(), 2, at(5).wall);
-    assert!(matches!(&record.stages[2], Stage::Created { created_at, image: Some(_) } if *created_at == at(5).wall));
+    assert!(
+        matches!(&record.stages[2], Stage::Created { created_at, image: Some(_) } if *created_at == at(5).wall)
+    );
 }
 
 #[test]
@@ -52,7 +55,10 @@ fn strange_records_are_refused_with_their_reason() {
     assert!(matches!(TaskRecord::read("other", &written), Err(RecordError::Stranger { .. })));
     let short = TaskRecord { stages: Vec::new(), ..record };
     let bytes = short.to_bytes().unwrap();
-    assert!(matches!(TaskRecord::from_bytes(&key, &bytes), Err(RecordError::Containers { found: 0, expected: 3 })));
+    assert!(matches!(
+        TaskRecord::from_bytes(&key, &bytes),
+        Err(RecordError::Containers { found: 0, expected: 3 })
+    ));
 }
 
 /// The form of version 1, as agents have written it: a change that breaks this needs a new version.
@@ -62,7 +68,11 @@ fn version_1_is_read_as_it_was_written() {
         {"Ended":{"past":{"image":{"reference":"r","image_id":"i","digest":"d"},"created_at":null,"started_at":null},
                   "end":{"Exited":{"code":3,"at":"2026-01-01T00:00:03Z","oom":false}},"remains":"Maybe"}}, "New"]"#;
     let stages: Vec<Stage> = serde_json::from_str(stages).unwrap();
-    assert!(matches!(stages[0], Stage::Running { pid: 7, .. }) && stages[1].has_ended() && stages[2] == Stage::New);
+    assert!(
+        matches!(stages[0], Stage::Running { pid: 7, .. })
+            && stages[1].has_ended()
+            && stages[2] == Stage::New
+    );
     let stopped: Stopped = serde_json::from_str(r#"{"at":"2026-01-01T00:00:03Z","left":"Files"}"#).unwrap();
     assert_eq!(stopped.left, Left::Files);
 }

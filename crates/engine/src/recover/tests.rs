@@ -9,7 +9,10 @@ use berth_types::{ids::ContainerId, ports::Write, task::DependsCondition};
 use std::{sync::Arc, time::Duration};
 
 fn pair() -> Task {
-    let mut pair = Task::new(Arc::new(task("t", vec![container("a"), after(container("b"), "a", DependsCondition::Start)])));
+    let mut pair = Task::new(Arc::new(task(
+        "t",
+        vec![container("a"), after(container("b"), "a", DependsCondition::Start)],
+    )));
     pair.slot = Slot::Wanted { held: Some("0badcafe-00000001".parse().unwrap()) };
     pair.ledger.changes = 4;
     pair
@@ -59,7 +62,9 @@ fn rubbish_beside_a_good_record_does_no_harm_and_alone_is_an_error() {
 fn nothing_is_concluded_from_a_record_before_the_runtime_was_asked() {
     let mut before = pair();
     before.stop("stop", None);
-    let Write::Put { key, record, .. } = TaskRecord::of(&before).write().unwrap() else { panic!("not a put") };
+    let Write::Put { key, record, .. } = TaskRecord::of(&before).write().unwrap() else {
+        panic!("not a put")
+    };
     let tasks = from_journal(vec![(key, record)], at(0), &rules());
     assert!(tasks[0].unseen && tasks[0].is_stopping() && !tasks[0].containers[0].stage.has_ended());
 }
@@ -69,7 +74,9 @@ fn deadlines_go_on_where_they_were() {
     let mut before = pair();
     before.containers[0].stage.started(1, at(100).wall);
     before.containers[0].stage.signalled(at(100).wall);
-    let Write::Put { key, record, .. } = TaskRecord::of(&before).write().unwrap() else { panic!("not a put") };
+    let Write::Put { key, record, .. } = TaskRecord::of(&before).write().unwrap() else {
+        panic!("not a put")
+    };
     let now = Now { wall: at(110).wall, tick: Tick::ZERO };
     let tasks = from_journal(vec![(key, record)], now, &rules());
     assert_eq!(tasks[0].containers[0].kill_at, Duration::from_secs(20));

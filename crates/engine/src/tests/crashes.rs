@@ -19,15 +19,19 @@ fn spec() -> TaskSpec {
     task("t1", vec![app, side(container("init")), container("proxy")])
 }
 
-/// Plays a life as far as it goes. Answers whether it came to its end.
+/// Plays a life to its end, from wherever it is.
 async fn play(node: &Node, spec: &TaskSpec) {
     // The assignment is given again until it is answered, as ECS does.
     if !node.snapshot().tasks.contains_key(&spec.arn) {
         node.run(spec.clone()).await.unwrap();
     }
-    node.until_task(&spec.arn, "init runs or has run", |t| t.containers[1].started_at.is_some() || t.known == TaskStatus::Stopped).await;
+    node.until_task(&spec.arn, "init runs or has run", |t| {
+        t.containers[1].started_at.is_some() || t.known == TaskStatus::Stopped
+    })
+    .await;
     node.containers.exit(&id_of(&spec.arn, "init"), 0);
-    node.until_task(&spec.arn, "runs", |t| t.known >= TaskStatus::Running && t.known != TaskStatus::None).await;
+    node.until_task(&spec.arn, "runs", |t| t.known >= TaskStatus::Running && t.known != TaskStatus::None)
+        .await;
     node.stop(&spec.arn).await.unwrap();
     node.until_over(&spec.arn).await;
     node.until_task(&spec.arn, "given back", |t| t.lease.is_none()).await;
@@ -55,18 +59,28 @@ async fn die_at(calls: u64, end: Side, wipe: bool) -> bool {
     }
     node.start_again();
     node.until("recovered", |s| s.recovered).await;
-    if let (Some(before), Some(after)) = (published.tasks.get(&spec.arn), node.snapshot().tasks.get(&spec.arn)) {
+    if let (Some(before), Some(after)) =
+        (published.tasks.get(&spec.arn), node.snapshot().tasks.get(&spec.arn))
+    {
         let kept: Vec<EndpointId> = after.spec.containers.iter().map(|c| c.endpoint_id.clone()).collect();
         assert_eq!(kept, endpoints, "metadata URLs must keep working");
-        assert!(wipe || after.stop_code.is_some() || before.stop_code != Some(StopCode::UserInitiated), "a stop was forgotten");
+        assert!(
+            wipe || after.stop_code.is_some() || before.stop_code != Some(StopCode::UserInitiated),
+            "a stop was forgotten"
+        );
     }
     // A task that ended just then may be known to nobody any more; then it is not there at all, and given again it would be new.
-    let over = node.snapshot().tasks.get(&spec.arn).is_none() && published.tasks.get(&spec.arn).is_some_and(|t| t.known == TaskStatus::Stopped);
-    if !over {
+    let had_ended = published.tasks.get(&spec.arn).is_some_and(|t| t.known == TaskStatus::Stopped);
+    if node.snapshot().tasks.contains_key(&spec.arn) || !had_ended {
         play(&node, &spec).await;
     }
-    node.until_world("nothing is left", || node.containers.ids().is_empty() && node.leases.held().is_empty()).await;
-    assert_eq!(node.containers.violations(), Vec::<String>::new(), "died at call {calls}, {end:?}, journal wiped: {wipe}");
+    node.until_world("nothing is left", || node.containers.ids().is_empty() && node.leases.held().is_empty())
+        .await;
+    assert_eq!(
+        node.containers.violations(),
+        Vec::<String>::new(),
+        "died at call {calls}, {end:?}, journal wiped: {wipe}"
+    );
     true
 }
 

@@ -85,7 +85,10 @@ pub(crate) fn task(id: &str, containers: Vec<ContainerSpec>) -> TaskSpec {
 }
 
 pub(crate) fn config() -> EngineConfig {
-    EngineConfig { clock: berth_testkit::containers::clock, ..EngineConfig::new("us-west-2", "/nonexistent/berth") }
+    EngineConfig {
+        clock: berth_testkit::containers::clock,
+        ..EngineConfig::new("us-west-2", "/nonexistent/berth")
+    }
 }
 
 pub(crate) fn rules() -> Rules {

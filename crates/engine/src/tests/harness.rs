@@ -58,7 +58,8 @@ impl Node {
     }
 
     pub(super) fn start_again(&mut self) {
-        (self.handle, self.shutdown, self.running) = run(&self.config, &self.containers, &self.journal, &self.leases);
+        (self.handle, self.shutdown, self.running) =
+            run(&self.config, &self.containers, &self.journal, &self.leases);
     }
 
     pub(super) async fn run(&self, spec: TaskSpec) -> Result<(), AssignmentError> {
@@ -79,7 +80,11 @@ impl Node {
         Arc::clone(&self.handle.snapshot.borrow())
     }
 
-    pub(super) async fn until(&self, what: &str, mut so: impl FnMut(&EngineSnapshot) -> bool) -> Arc<EngineSnapshot> {
+    pub(super) async fn until(
+        &self,
+        what: &str,
+        mut so: impl FnMut(&EngineSnapshot) -> bool,
+    ) -> Arc<EngineSnapshot> {
         let mut snapshot = self.handle.snapshot.clone();
         let wait = tokio::time::timeout(PATIENCE, snapshot.wait_for(|s| so(s))).await;
         match wait {
@@ -88,7 +93,12 @@ impl Node {
         }
     }
 
-    pub(super) async fn until_task(&self, task: &TaskArn, what: &str, so: impl Fn(&TaskSnapshot) -> bool) -> Arc<TaskSnapshot> {
+    pub(super) async fn until_task(
+        &self,
+        task: &TaskArn,
+        what: &str,
+        so: impl Fn(&TaskSnapshot) -> bool,
+    ) -> Arc<TaskSnapshot> {
         let now = self.until(what, |s| s.tasks.get(task).is_some_and(|t| so(t))).await;
         Arc::clone(&now.tasks[task])
     }
@@ -101,7 +111,11 @@ impl Node {
     pub(super) async fn until_over(&self, task: &TaskArn) -> Arc<TaskSnapshot> {
         let over = self.until_task(task, "stopped and torn down", |t| t.known == TaskStatus::Stopped).await;
         self.until_world("slot given back", || !self.leases.held().contains_key(task)).await;
-        let left = self.containers.ids().into_iter().filter(|id| over.spec.containers.iter().any(|c| *id == id_of(task, &c.name)));
+        let left = self
+            .containers
+            .ids()
+            .into_iter()
+            .filter(|id| over.spec.containers.iter().any(|c| *id == id_of(task, &c.name)));
         assert_eq!(left.count(), 0, "the slot was given back before the containers were gone");
         over
     }

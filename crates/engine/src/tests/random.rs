@@ -16,7 +16,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use tokio::sync::oneshot;
 
 const TASKS: usize = 4;
 const SLOTS: u8 = 2;
@@ -59,7 +58,8 @@ fn shape() -> impl Strategy<Value = Vec<(usize, bool, Option<usize>)>> {
 }
 
 const COMMANDS: [&str; 6] = ["sleep", "exit 0", "exit 1", "stubborn", "refuse-create", "refuse-start"];
-const CONDITIONS: [DependsCondition; 3] = [DependsCondition::Start, DependsCondition::Complete, DependsCondition::Success];
+const CONDITIONS: [DependsCondition; 3] =
+    [DependsCondition::Start, DependsCondition::Complete, DependsCondition::Success];
 
 fn spec(number: usize, shape: &[(usize, bool, Option<usize>)]) -> TaskSpec {
     let containers = shape.iter().enumerate().map(|(i, (command, essential, condition))| {
@@ -131,11 +131,19 @@ async fn play(mut steps: Vec<Step>, specs: Vec<TaskSpec>) {
     node.pass(Duration::from_secs(3600)).await;
     let end = node.snapshot();
     assert!(end.tasks.values().all(|t| t.known == TaskStatus::Stopped && t.lease.is_none()), "{end:#?}");
-    assert!(node.containers.ids().is_empty() && node.leases.held().is_empty() && node.leases.waiting().is_empty());
+    assert!(
+        node.containers.ids().is_empty() && node.leases.held().is_empty() && node.leases.waiting().is_empty()
+    );
     assert_eq!(node.containers.violations(), Vec::<String>::new());
 }
 
-async fn perform(node: &mut Node, watcher: &mut Watcher, stops: &mut BTreeSet<TaskArn>, specs: &[TaskSpec], step: Step) {
+async fn perform(
+    node: &mut Node,
+    watcher: &mut Watcher,
+    stops: &mut BTreeSet<TaskArn>,
+    specs: &[TaskSpec],
+    step: Step,
+) {
     match step {
         Step::Run(number) => {
             let spec = specs[number].clone();
@@ -156,7 +164,9 @@ async fn perform(node: &mut Node, watcher: &mut Watcher, stops: &mut BTreeSet<Ta
         Step::Exit(number, container, code) => {
             node.containers.exit(&id_of(&specs[number].arn, &format!("c{container}")), code);
         }
-        Step::Vanish(number, container) => node.containers.vanish(&id_of(&specs[number].arn, &format!("c{container}"))),
+        Step::Vanish(number, container) => {
+            node.containers.vanish(&id_of(&specs[number].arn, &format!("c{container}")))
+        }
         Step::Runtime(down) => node.containers.set_down(down),
         Step::Deaf(deaf) => node.containers.set_deaf(deaf),
         Step::Slots => node.leases.add_slots(1),
@@ -188,14 +198,8 @@ async fn perform(node: &mut Node, watcher: &mut Watcher, stops: &mut BTreeSet<Ta
 
 /// Whether an assignment was answered with yes, within a time.
 async fn answered<E>(node: &Node, assignment: impl Future<Output = Result<(), E>>) -> bool {
-    let (_keep, closed) = oneshot::channel::<()>();
     let patience = Duration::from_secs(if node.crash.is_dead() { 0 } else { 10 });
-    tokio::select! {
-        biased;
-        answer = assignment => answer.is_ok(),
-        () = tokio::time::sleep(patience) => false,
-        _ = closed => false,
-    }
+    tokio::time::timeout(patience, assignment).await.is_ok_and(|answer| answer.is_ok())
 }
 
 async fn heal(node: &mut Node) {
@@ -216,7 +220,9 @@ fn settled(node: &Node, watcher: &Watcher, stops: &BTreeSet<TaskArn>) {
     for (arn, task) in &now.tasks {
         assert!(!stops.contains(arn) || task.known == TaskStatus::Stopped, "{arn} was to stop: {task:#?}");
         match task.last_status() {
-            "STOPPED" => assert!(!held.contains_key(arn) && task.stopped_reason.is_some(), "{arn} holds on: {task:#?}"),
+            "STOPPED" => {
+                assert!(!held.contains_key(arn) && task.stopped_reason.is_some(), "{arn} holds on: {task:#?}")
+            }
             "RUNNING" => assert_eq!(Some(&task.lease.as_ref().unwrap().slot), held.get(arn)),
             // A container may wait for one that runs on, and that is how it was asked for.
             "PENDING" => assert!(task.waiting.is_some() && held.contains_key(arn), "{arn} hangs: {task:#?}"),

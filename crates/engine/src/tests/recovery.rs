@@ -22,7 +22,9 @@ async fn running_tasks_are_adopted_with_their_slots_and_never_touched() {
             node.journal.wipe();
         }
         node.start_again();
-        let after = node.until_task(&arn("t1"), "adopted", |t| t.last_status() == "RUNNING" && t.lease.is_some()).await;
+        let after = node
+            .until_task(&arn("t1"), "adopted", |t| t.last_status() == "RUNNING" && t.lease.is_some())
+            .await;
         assert_eq!(after.lease, before.lease);
         assert_eq!(after.spec, before.spec, "endpoint ids and all");
         assert_eq!(after.containers[0].pid, before.containers[0].pid);
@@ -123,7 +125,12 @@ async fn stopped_tasks_are_remembered_and_cleaned_up_in_time() {
 async fn containers_without_a_readable_record_are_removed_unless_they_run() {
     let mut node = Node::start(2);
     node.run(task("t1", vec![container("web")])).await.unwrap();
-    node.run(task("t2", vec![after(container("app"), "db", DependsCondition::Complete), side(container("db"))])).await.unwrap();
+    node.run(task(
+        "t2",
+        vec![after(container("app"), "db", DependsCondition::Complete), side(container("db"))],
+    ))
+    .await
+    .unwrap();
     node.until_running(&arn("t1")).await;
     node.until_task(&arn("t2"), "db runs", |t| t.containers[1].known == ContainerStatus::Running).await;
     node.kill().await;
@@ -136,7 +143,10 @@ async fn containers_without_a_readable_record_are_removed_unless_they_run() {
     node.until_world("the one that never ran is removed", || node.containers.ids().len() == 2).await;
     node.pass(Duration::from_secs(600)).await;
     for (task, name) in [("t1", "web"), ("t2", "db")] {
-        assert!(matches!(node.containers.state_of(&id_of(&arn(task), name)), Some(RuntimeState::Running { .. })));
+        assert!(matches!(
+            node.containers.state_of(&id_of(&arn(task), name)),
+            Some(RuntimeState::Running { .. })
+        ));
     }
 }
 
@@ -146,7 +156,11 @@ async fn an_unreadable_journal_record_is_made_good_by_the_containers() {
     node.run(task("t1", vec![container("web")])).await.unwrap();
     let before = node.until_running(&arn("t1")).await;
     node.kill().await;
-    node.journal.put(Table::Tasks, arn("t1").as_str(), Record { version: 99, body: b"from the future".to_vec() });
+    node.journal.put(
+        Table::Tasks,
+        arn("t1").as_str(),
+        Record { version: 99, body: b"from the future".to_vec() },
+    );
     node.journal.put(Table::Tasks, "rubbish", Record { version: 1, body: b"{}".to_vec() });
     node.start_again();
     let after = node.until_running(&arn("t1")).await;
@@ -166,5 +180,32 @@ async fn a_journal_that_cannot_be_read_is_waited_for() {
     node.pass(Duration::from_secs(60)).await;
     assert!(node.snapshot().tasks.is_empty() && !node.leases.is_recovered());
     node.journal.set_broken(false);
+    node.until_running(&arn("t1")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_writes_down_what_it_knows() {
+    let mut node = Node::start(1);
+    node.run(task("t1", vec![container("web")])).await.unwrap();
+    node.until_running(&arn("t1")).await;
+    node.shut_down().await;
+    node.journal.lose_facts();
+    node.containers.vanish(&id_of(&arn("t1"), "web"));
+    node.start_again();
+    let over = node.until_over(&arn("t1")).await;
+    assert!(over.containers[0].reason.as_ref().unwrap().starts_with("ContainerVanishedError"));
+    assert_eq!(node.containers.calls().create, 1, "a container that ran is not made again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_wait_for_slots_and_fails_nobody() {
+    let mut node = Node::start(0);
+    node.run(task("t1", vec![container("web")])).await.unwrap();
+    node.until_world("asked", || node.leases.waiting() == [arn("t1")]).await;
+    let begun = tokio::time::Instant::now();
+    node.shut_down().await;
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    node.leases.add_slots(1);
+    node.start_again();
     node.until_running(&arn("t1")).await;
 }

@@ -20,7 +20,10 @@ async fn a_stop_sends_the_signal_and_reports_the_exit_code() {
     node.stop(&arn("t1")).await.unwrap();
     let over = node.until_over(&arn("t1")).await;
     assert_eq!((over.containers[0].exit_code, over.containers[0].reason.clone()), (Some(143), None));
-    assert_eq!((over.stopped_reason.as_deref(), over.stop_code), (Some("Task stopped by user"), Some(StopCode::UserInitiated)));
+    assert_eq!(
+        (over.stopped_reason.as_deref(), over.stop_code),
+        (Some("Task stopped by user"), Some(StopCode::UserInitiated))
+    );
     assert!(over.stopped_at.is_some() && over.containers[0].finished_at.is_some());
     let after = node.until_task(&arn("t1"), "given back", |t| t.lease.is_none()).await;
     assert_eq!(after.last_status(), "STOPPED");
@@ -102,7 +105,10 @@ async fn a_process_faster_than_the_answer_to_its_start_is_reported_whole() {
     assert_eq!(over.containers[0].exit_code, Some(7));
     assert!(over.containers[0].started_at.is_some() && over.started_at.is_some());
     let oom = node.until_over(&arn("t2")).await;
-    assert_eq!(oom.containers[0].reason.as_deref(), Some("OutOfMemoryError: Container killed due to memory usage"));
+    assert_eq!(
+        oom.containers[0].reason.as_deref(),
+        Some("OutOfMemoryError: Container killed due to memory usage")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,5 +196,8 @@ async fn only_stopped_tasks_can_be_removed() {
     assert_eq!(node.handle.remove(&arn("t1")).await, Err(RemoveError::NotStopped(arn("t1"))));
     assert_eq!(node.handle.remove(&arn("ghost")).await, Err(RemoveError::NoSuchTask(arn("ghost"))));
     assert_eq!(node.containers.signals_of(&id_of(&arn("t1"), "web")), Vec::<Signal>::new());
-    assert!(matches!(node.containers.state_of(&id_of(&arn("t1"), "web")), Some(RuntimeState::Running { .. })));
+    assert!(matches!(
+        node.containers.state_of(&id_of(&arn("t1"), "web")),
+        Some(RuntimeState::Running { .. })
+    ));
 }

@@ -17,7 +17,10 @@ fn with(volumes: &[(&str, Option<&str>)]) -> TaskSpec {
 #[test]
 fn names_and_paths_that_could_leave_their_place_are_refused() {
     for name in ["..", "a/b", "", ".hidden", "a b"] {
-        assert_eq!(wanted(&config(), &with(&[(name, None)])), Err(DefinitionError::Name { name: name.to_owned() }));
+        assert_eq!(
+            wanted(&config(), &with(&[(name, None)])),
+            Err(DefinitionError::Name { name: name.to_owned() })
+        );
     }
     for path in ["relative", "/srv/../etc"] {
         let refused = wanted(&config(), &with(&[("v", Some(path))]));
@@ -28,7 +31,8 @@ fn names_and_paths_that_could_leave_their_place_are_refused() {
 #[tokio::test]
 async fn directories_are_made_and_removed_and_both_can_be_repeated() {
     let root = tempfile::tempdir().unwrap();
-    let (own, host, file) = (root.path().join("v/t/own"), root.path().join("host/deep"), root.path().join("socket"));
+    let (own, host, file) =
+        (root.path().join("v/t/own"), root.path().join("host/deep"), root.path().join("socket"));
     std::fs::write(&file, "").unwrap();
     let all = vec![Wanted::TaskScoped(own.clone()), Wanted::Host(host.clone()), Wanted::Host(file.clone())];
     for _ in 0..2 {
