@@ -3,13 +3,18 @@
 //!
 //! The box takes as long as EC2 does to attach an ENI, so that the refill of the pool falls where it falls in production.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a benchmark ends at the first thing that fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a benchmark ends at the first thing that fails"
+)]
 
 use containerd_client::{
     Client,
     services::v1::{
-        Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest, GetContainerRequest,
-        KillRequest, StartRequest, WaitRequest, container,
+        Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest,
+        GetContainerRequest, KillRequest, StartRequest, WaitRequest, container,
         snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest},
     },
     tonic::{Request, metadata::AsciiMetadataValue},
@@ -52,9 +57,15 @@ fn main() {
     let ratio = launch as f64 / floor as f64;
     println!("whole node, medians of {ROUNDS} rounds");
     println!("  run request to RUNNING                 {:>8.1} ms", ms(launch));
-    println!("  containerd alone, the same container   {:>8.1} ms   ratio {ratio:.2} (promised: at most 1.20)", ms(floor));
+    println!(
+        "  containerd alone, the same container   {:>8.1} ms   ratio {ratio:.2} (promised: at most 1.20)",
+        ms(floor)
+    );
     println!("  cold slot build                        {:>8.1} ms", ms(build));
-    println!("  idle agent, resident (anonymous)       {:>8.1} MiB ({:.1})   (promised: below 20)", idle.0, idle.1);
+    println!(
+        "  idle agent, resident (anonymous)       {:>8.1} MiB ({:.1})   (promised: below 20)",
+        idle.0, idle.1
+    );
     println!(
         "{}",
         json!({"bench": "node", "launch_micros": launch, "floor_micros": floor, "ratio": ratio, "cold_build_micros": build, "idle_rss_mib": idle.0, "idle_anon_mib": idle.1})
@@ -111,18 +122,34 @@ impl Bare {
         let id = format!("bare{round}");
         let stat = StatSnapshotRequest { snapshotter: "overlayfs".into(), key: twin.clone() };
         let parent = self.client.snapshots().stat(ask(stat)).await.unwrap().into_inner().info.unwrap().parent;
-        let twin = self.client.containers().get(ask(GetContainerRequest { id: twin })).await.unwrap().into_inner().container.unwrap();
+        let twin = self
+            .client
+            .containers()
+            .get(ask(GetContainerRequest { id: twin }))
+            .await
+            .unwrap()
+            .into_inner()
+            .container
+            .unwrap();
         let mut spec: Value = serde_json::from_slice(&twin.spec.unwrap().value).unwrap();
         let cgroup = spec["linux"]["cgroupsPath"].as_str().unwrap();
         spec["linux"]["cgroupsPath"] = json!(format!("{}/{id}", cgroup.rsplit_once('/').unwrap().0));
-        let spec = Any { type_url: "types.containerd.io/opencontainers/runtime-spec/1/Spec".into(), value: spec.to_string().into_bytes() };
+        let spec = Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Spec".into(),
+            value: spec.to_string().into_bytes(),
+        };
         let logger = program("berth-logger").unwrap();
-        let log = format!("binary://{}?path={}/bare.log&max-size=1000000&max-files=2", logger.display(), self.dir.display());
+        let log = format!(
+            "binary://{}?path={}/bare.log&max-size=1000000&max-files=2",
+            logger.display(),
+            self.dir.display()
+        );
 
         let start = Instant::now();
         // Or the garbage collector takes the snapshot away before its container refers to it.
         let labels = HashMap::from([("containerd.io/gc.root".to_owned(), "bench".to_owned())]);
-        let prepare = PrepareSnapshotRequest { snapshotter: "overlayfs".into(), key: id.clone(), parent, labels };
+        let prepare =
+            PrepareSnapshotRequest { snapshotter: "overlayfs".into(), key: id.clone(), parent, labels };
         let rootfs = self.client.snapshots().prepare(ask(prepare)).await.unwrap().into_inner().mounts;
         let record = Container {
             id: id.clone(),
@@ -132,10 +159,24 @@ impl Bare {
             snapshot_key: id.clone(),
             ..Container::default()
         };
-        self.client.containers().create(ask(CreateContainerRequest { container: Some(record) })).await.unwrap();
-        let create = CreateTaskRequest { container_id: id.clone(), rootfs, stdout: log.clone(), stderr: log, ..Default::default() };
+        self.client
+            .containers()
+            .create(ask(CreateContainerRequest { container: Some(record) }))
+            .await
+            .unwrap();
+        let create = CreateTaskRequest {
+            container_id: id.clone(),
+            rootfs,
+            stdout: log.clone(),
+            stderr: log,
+            ..Default::default()
+        };
         self.client.tasks().create(ask(create)).await.unwrap();
-        self.client.tasks().start(ask(StartRequest { container_id: id.clone(), exec_id: String::new() })).await.unwrap();
+        self.client
+            .tasks()
+            .start(ask(StartRequest { container_id: id.clone(), exec_id: String::new() }))
+            .await
+            .unwrap();
         let time = u64::try_from(start.elapsed().as_micros()).unwrap();
         self.remove(id).await;
         time
@@ -144,7 +185,11 @@ impl Bare {
     async fn remove(&self, id: String) {
         let kill = KillRequest { container_id: id.clone(), exec_id: String::new(), signal: 9, all: true };
         self.client.tasks().kill(ask(kill)).await.unwrap();
-        self.client.tasks().wait(ask(WaitRequest { container_id: id.clone(), exec_id: String::new() })).await.unwrap();
+        self.client
+            .tasks()
+            .wait(ask(WaitRequest { container_id: id.clone(), exec_id: String::new() }))
+            .await
+            .unwrap();
         self.client.tasks().delete(ask(DeleteTaskRequest { container_id: id.clone() })).await.unwrap();
         self.client.containers().delete(ask(DeleteContainerRequest { id: id.clone() })).await.unwrap();
         let snapshot = RemoveSnapshotRequest { snapshotter: "overlayfs".into(), key: id };

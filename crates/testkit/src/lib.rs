@@ -5,6 +5,6 @@ pub mod crash;
 pub mod journal;
 pub mod network;
 
-pub mod netns;
 pub mod containers;
 pub mod lease;
+pub mod netns;

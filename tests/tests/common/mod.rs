@@ -5,8 +5,10 @@ use e2e::{
     lab::{Lab, Settings},
     process,
 };
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 use std::{
+    fs::File,
     ops::{Deref, DerefMut},
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -15,16 +17,27 @@ use std::{
 /// Labs are brought up one at a time: two cores hold one containerd, one box and two agents well, and no more.
 static ONE_LAB: Mutex<()> = Mutex::new(());
 
-/// The right to have a lab.
-pub(crate) fn single() -> MutexGuard<'static, ()> {
-    ONE_LAB.lock().unwrap_or_else(PoisonError::into_inner)
+/// The right to have a lab, on this machine.
+#[derive(Debug)]
+pub(crate) struct Single {
+    // Let go of by the kernel when this process dies, however it dies.
+    _machine: Flock<File>,
+    _process: MutexGuard<'static, ()>,
+}
+
+/// Waits for the right to have a lab.
+pub(crate) fn single() -> Single {
+    let process = ONE_LAB.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = File::create(std::env::temp_dir().join("berth-e2e.lock")).unwrap();
+    let machine = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
+    Single { _machine: machine, _process: process }
 }
 
 /// A lab and the right to have it.
 pub(crate) struct OneLab {
     lab: Lab,
     // Dropped after the lab.
-    _single: MutexGuard<'static, ()>,
+    _single: Single,
 }
 
 impl Deref for OneLab {
@@ -47,7 +60,7 @@ pub(crate) fn lab(name: &str, agent: &str) -> OneLab {
 }
 
 /// As [`lab`], for a test that keeps the right itself.
-pub(crate) fn lab_with(_single: &MutexGuard<'static, ()>, name: &str, agent: &str) -> Lab {
+pub(crate) fn lab_with(_single: &Single, name: &str, agent: &str) -> Lab {
     assert!(
         nix::unistd::geteuid().is_root(),
         "these tests make namespaces and containers: expected to run as root"
