@@ -85,6 +85,8 @@ pub struct TaskView {
     pub execution_stopped_at: Option<Timestamp>,
     /// All containers ended.
     pub stopped_at: Option<Timestamp>,
+    /// From the request for a slot to the lease, in microseconds.
+    pub lease_micros: Option<u64>,
     /// From the assignment to RUNNING, in microseconds.
     pub launch_micros: Option<u64>,
     /// Its network, while it has one.
@@ -229,6 +231,7 @@ impl TaskView {
             started_at: task.started_at,
             execution_stopped_at: task.execution_stopped_at,
             stopped_at: task.stopped_at,
+            lease_micros: task.lease_micros,
             launch_micros: launch,
             network: task.lease.as_ref().map(|lease| NetworkView {
                 slot: lease.slot.clone(),

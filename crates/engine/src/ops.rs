@@ -16,7 +16,11 @@ use berth_types::{
         Table, Write,
     },
 };
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,10 +103,17 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) enum Done {
     Nothing,
-    Leased(Lease),
+    Leased {
+        lease: Lease,
+        /// From the request to the answer.
+        waited: Duration,
+    },
     Image(ImageFacts),
     Created(Timestamp),
-    Started { pid: u32, at: Timestamp },
+    Started {
+        pid: u32,
+        at: Timestamp,
+    },
 }
 
 /// An op that failed. The port's error says what was tried and on what.
@@ -180,7 +191,9 @@ async fn of_task(task: &TaskArn, work: Work, deps: &Deps) -> Result<Done, OpErro
     let nothing = |()| Done::Nothing;
     match work {
         Work::Lease { needs, held } => {
-            deps.leases.lease(task, needs, held).await.map(Done::Leased).map_err(OpError::Lease)
+            let asked = Instant::now();
+            let lease = deps.leases.lease(task, needs, held).await.map_err(OpError::Lease)?;
+            Ok(Done::Leased { lease, waited: asked.elapsed() })
         }
         Work::Volumes { wanted } => volumes::make(wanted).await.map(nothing).map_err(OpError::Volume),
         Work::Image { reference } => {

@@ -367,6 +367,8 @@ pub struct TaskSnapshot {
     pub stopped_reason: Option<String>,
     /// Why it stopped (or is to stop), for programs.
     pub stop_code: Option<StopCode>,
+    /// How long the lease took, in microseconds; `None` until there was one, and when the slot was taken over after a restart.
+    pub lease_micros: Option<u64>,
     /// First look at an image.
     pub pull_started_at: Option<Timestamp>,
     /// All images here.

@@ -80,6 +80,7 @@ fn snapshot(spec: TaskSpec) -> TaskSnapshot {
         waiting: Some("an ENI".into()),
         stopped_reason: None,
         stop_code: None,
+        lease_micros: None,
         pull_started_at: None,
         pull_stopped_at: None,
         started_at: None,

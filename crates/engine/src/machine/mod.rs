@@ -325,7 +325,7 @@ impl World {
                 Ok(done) => {
                     task.retries.remove(&act);
                     match (act, done) {
-                        (_, Done::Leased(lease)) => task.leased(lease),
+                        (_, Done::Leased { lease, waited }) => task.leased(lease, waited),
                         (Act::Image(index), Done::Image(image)) => {
                             task.note(index, |stage| stage.pulled(image))
                         }

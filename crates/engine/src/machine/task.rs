@@ -96,6 +96,9 @@ pub(crate) struct Times {
     pub(crate) pull_stopped_at: Option<Timestamp>,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) execution_stopped_at: Option<Timestamp>,
+    /// How long the lease took; a slot that was taken over after a restart does not count.
+    #[serde(default)]
+    pub(crate) lease_micros: Option<u64>,
 }
 
 /// How far the task's record is behind the task.
@@ -285,7 +288,10 @@ impl Task {
     }
 
     /// The ENI manager gave a slot.
-    pub(crate) fn leased(&mut self, lease: Lease) {
+    pub(crate) fn leased(&mut self, lease: Lease, waited: Duration) {
+        if matches!(self.slot, Slot::Wanted { held: None }) {
+            self.times.lease_micros = u64::try_from(waited.as_micros()).ok();
+        }
         self.slot = Slot::Held(lease);
         match &mut self.life {
             // The containers are made in this slot: that must be known before the first of them is.

@@ -117,7 +117,7 @@ fn a_lease_that_comes_behind_its_release_is_given_back_again() {
     let release = [Op::OfTask { task: arn("t"), act: Act::Release, work: Work::Release }];
     world.begin(&release, at(2));
     let lease = lease();
-    done(&mut world, Act::Lease, Done::Leased(lease));
+    done(&mut world, Act::Lease, Done::Leased { lease, waited: Duration::ZERO });
     done(&mut world, Act::Release, Done::Nothing);
     let Life::Stopped { rest, .. } = world.tasks[&arn("t")].life else { panic!("live") };
     assert_eq!(rest, Rest::Slot);
@@ -204,7 +204,7 @@ fn throw(world: &mut World, event: Any, lease: &Lease, now: Now) {
         Any::Remove(i) => (Act::Remove(i), Ok(Done::Nothing)),
         Any::Shared => (Act::RemoveShared, Ok(Done::Nothing)),
         Any::Release => (Act::Release, Ok(Done::Nothing)),
-        Any::Leased => (Act::Lease, Ok(Done::Leased(lease.clone()))),
+        Any::Leased => (Act::Lease, Ok(Done::Leased { lease: lease.clone(), waited: Duration::ZERO })),
         Any::Lost => return world.hint(ContainerEvent::Disconnected, now),
         Any::Stop => {
             world.request_stop(&arn("t"), "stop".to_owned(), StopCode::UserInitiated).unwrap();

@@ -85,7 +85,7 @@ fn what_is_under_way_is_not_asked_for_again() {
 fn containers_are_made_when_the_record_names_the_slot_and_not_before() {
     let mut world = world(pair(), |task| {
         task.containers.iter_mut().for_each(|c| c.stage.pulled(image()));
-        task.leased(lease());
+        task.leased(lease(), std::time::Duration::ZERO);
     });
     assert_eq!(acts(&world, 0), [Act::Create(0), Act::Create(1)]);
     world.tasks.values_mut().for_each(|t| t.require());
@@ -95,7 +95,7 @@ fn containers_are_made_when_the_record_names_the_slot_and_not_before() {
 #[test]
 fn only_what_may_start_starts() {
     let mut world = world(pair(), |task| {
-        task.leased(lease());
+        task.leased(lease(), std::time::Duration::ZERO);
         task.containers.iter_mut().for_each(|c| c.stage.created(at(0).wall));
     });
     assert_eq!(acts(&world, 0), [Act::Start(0)]);
@@ -120,7 +120,7 @@ fn new_leases_wait_for_the_recovery_and_old_ones_do_not() {
 #[test]
 fn signals_go_to_dependants_first_and_sigkill_comes_when_the_grace_is_over() {
     let mut world = world(pair(), |task| {
-        task.leased(lease());
+        task.leased(lease(), std::time::Duration::ZERO);
         task.goal = Goal::Stop(StopWish { reason: "stop".to_owned(), code: None });
         task.containers.iter_mut().for_each(|c| c.stage.started(1, at(0).wall));
     });
@@ -140,7 +140,7 @@ fn signals_go_to_dependants_first_and_sigkill_comes_when_the_grace_is_over() {
 
 #[test]
 fn a_runtime_that_is_down_is_only_looked_at() {
-    let mut world = world(pair(), |task| task.leased(lease()));
+    let mut world = world(pair(), |task| task.leased(lease(), std::time::Duration::ZERO));
     world.runtime.ok = false;
     world.runtime.look = Look::Needed;
     assert_eq!(acts(&world, 0), []);

@@ -152,6 +152,7 @@ pub(crate) fn task(n: u8) -> TaskSnapshot {
         waiting: None,
         stopped_reason: None,
         stop_code: None,
+        lease_micros: None,
         pull_started_at: at("2026-01-01T00:00:00Z"),
         pull_stopped_at: at("2026-01-01T00:00:00.9Z"),
         started_at: None,
