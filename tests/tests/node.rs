@@ -1,5 +1,7 @@
 //! The whole node from outside: what an operator does to it, and what a crash does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod common;
 
 use common::{busybox, in_namespace, lab, single, sleeper};
@@ -124,7 +126,7 @@ fn a_killed_agent_takes_its_tasks_over_again() {
 
 #[test]
 fn a_killed_agent_without_its_journal_takes_its_tasks_over_again() {
-    survives_kill(|agent| fs::remove_dir_all(&agent.data_dir.join("journal")).unwrap(), "nojournal");
+    survives_kill(|agent| fs::remove_dir_all(agent.data_dir.join("journal")).unwrap(), "nojournal");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The walls between the crates, and that the documents name files that exist.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 fn top() -> &'static Path {

@@ -1,7 +1,9 @@
 //! The routes, one function each.
 
 use crate::{
-    Admin, ApiError, LogQuery, run,
+    Admin, ApiError, LogQuery,
+    error::parse_body,
+    run,
     view::{
         EniList, HealthView, InstanceView, LogLine, LogView, Pool, ResizeRequest, RunView, SlotList,
         TaskList, TaskView,
@@ -20,7 +22,7 @@ use berth_types::{
     assignment::Assignment,
     task::{StopCode, TaskSnapshot, TaskStatus},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
@@ -78,11 +80,6 @@ async fn not_found(uri: Uri) -> ApiError {
 
 async fn wrong_method(method: http::Method, uri: Uri) -> ApiError {
     ApiError::MethodNotAllowed(format!("{method} is not for {}", uri.path()))
-}
-
-/// Reads a JSON body and names the field that is wrong.
-pub(crate) fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|e| ApiError::BadRequest(format!("request body: {e}")))
 }
 
 async fn instance(State(admin): State<Admin>) -> Json<InstanceView> {

@@ -1,6 +1,6 @@
 //! `POST /v1/tasks`: from a task definition to an assignment.
 
-use crate::{Admin, ApiError};
+use crate::{Admin, ApiError, error::parse_body};
 use berth_types::{
     assignment::{Assignment, AssignmentError},
     ids::{SecurityGroupId, SubnetId, TaskArn},
@@ -34,7 +34,7 @@ const REVISION: &str = "1";
 
 /// Turns the body into a task, or says which field is wrong.
 pub(crate) fn spec(admin: &Admin, body: &[u8]) -> Result<TaskSpec, ApiError> {
-    let request: RunRequest = crate::routes::parse_body(body)?;
+    let request: RunRequest = parse_body(body)?;
     let definition = taskdef::parse(request.task_definition.get().as_bytes())
         .map_err(|e| ApiError::InvalidTaskDefinition(e.to_string()))?;
     let instance = &admin.instance;

@@ -182,17 +182,31 @@ impl Cgroups {
 
     /// Processes of the container that the kernel killed for want of memory; `None` when its cgroup is not there (any more).
     pub(crate) fn oom_kills(&self, task: &TaskArn, id: &ContainerId) -> Option<u64> {
-        let (dir, file) = match &self.kind {
-            Kind::V1(_) => {
-                (self.task_dir(self.v1_dir("memory")?, task).join(id.as_str()), "memory.oom_control")
-            }
-            Kind::V2 => (self.task_dir(Path::new(MOUNT), task).join(id.as_str()), "memory.events"),
+        let file = if self.is_v2() { "memory.events" } else { "memory.oom_control" };
+        let counts = fs::read_to_string(self.container_dir(task, id)?.join(file)).ok()?;
+        counter(&counts, "oom_kill")
+    }
+
+    /// Whether a process lives in the container's cgroup.
+    pub(crate) fn is_populated(&self, task: &TaskArn, id: &ContainerId) -> bool {
+        let Some(dir) = self.container_dir(task, id) else { return false };
+        if self.is_v2() {
+            let events = fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
+            return counter(&events, "populated") == Some(1);
+        }
+        fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|pids| !pids.trim().is_empty())
+    }
+
+    /// The container's own cgroup, in the memory hierarchy.
+    fn container_dir(&self, task: &TaskArn, id: &ContainerId) -> Option<PathBuf> {
+        Some(match &self.kind {
+            Kind::V1(_) => self.task_dir(self.v1_dir("memory")?, task).join(id.as_str()),
+            Kind::V2 => self.task_dir(Path::new(MOUNT), task).join(id.as_str()),
             Kind::V2Systemd => {
                 let slices = Path::new(MOUNT).join(format!("{}.slice", self.root)).join(self.slice(task));
-                (slices.join(format!("{}-{id}.scope", self.root)), "memory.events")
+                slices.join(format!("{}-{id}.scope", self.root))
             }
-        };
-        counter(&fs::read_to_string(dir.join(file)).ok()?, "oom_kill")
+        })
     }
 
     fn v1_dir(&self, controller: &str) -> Option<&Path> {

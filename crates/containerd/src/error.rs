@@ -28,6 +28,9 @@ pub(crate) enum Fault {
     /// A worker thread ended early.
     #[error("a worker thread ended early")]
     Thread(#[source] tokio::task::JoinError),
+    /// The shim of a container does not answer: whether its process runs cannot be said.
+    #[error("the container's shim does not answer")]
+    NoAnswer,
     /// Took too long.
     #[error("timed out after {0:?}")]
     TimedOut(Duration),
@@ -75,6 +78,7 @@ impl Fault {
             Self::Thread(source) => {
                 (ContainerErrorKind::Runtime("a worker thread ended early".into()), Some(source.into()))
             }
+            Self::NoAnswer => (ContainerErrorKind::Unavailable(self.to_string()), None),
             Self::TimedOut(after) => (ContainerErrorKind::TimedOut(after), None),
         };
         ContainerError { op, target, kind, source }

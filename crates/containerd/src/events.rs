@@ -109,11 +109,8 @@ impl Watcher {
         let processes = within(QUERY_DEADLINE, observe::processes(&self.inner.client)).await?;
         for process in processes {
             let Ok(id) = process.id.parse() else { continue };
-            // Also one that has ended: its Wait answers at once, and the hint is only doubled.
-            if matches!(
-                process.status(),
-                Status::Created | Status::Running | Status::Paused | Status::Pausing
-            ) {
+            // Not one that has ended: the look that follows finds it. One whose shim does not answer now may do so later.
+            if process.status() != Status::Stopped {
                 self.watch(Watch { id, pid: process.pid });
             }
         }

@@ -160,14 +160,15 @@ impl Inner {
             Err(fault) if fault.is_already_exists() => {
                 // Made by a start that was cut off: it stands where that one stopped.
                 let process = self.process(id).await?;
-                if process.status() != Status::Created {
-                    self.watch(id, process.pid);
-                    return Ok((
-                        process.pid,
-                        process::started_at(process.pid).unwrap_or_else(Timestamp::now),
-                    ));
+                match process.status() {
+                    Status::Created => process.pid,
+                    Status::Unknown => return Err(Fault::NoAnswer),
+                    Status::Running | Status::Stopped | Status::Paused | Status::Pausing => {
+                        self.watch(id, process.pid);
+                        let started = process::started_at(process.pid);
+                        return Ok((process.pid, started.unwrap_or_else(Timestamp::now)));
+                    }
                 }
-                process.pid
             }
             Err(fault) => return Err(fault),
         };

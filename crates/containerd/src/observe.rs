@@ -39,6 +39,8 @@ impl Inner {
             let found = stored::found(&container)?;
             let id: ContainerId = container.id.parse().ok()?;
             let state = match processes.get(&container.id) {
+                // A shim that cannot be asked is left out of the list; the kernel knows whether anything of the container lives.
+                None if self.cgroups.is_populated(&found.task, &id) => RuntimeState::Unknown,
                 None => RuntimeState::Created,
                 Some(process) => {
                     state(process, || self.cgroups.oom_kills(&found.task, &id).unwrap_or_default())
@@ -69,8 +71,9 @@ impl Inner {
 
 fn state(process: &Process, oom_kills: impl FnOnce() -> u64) -> RuntimeState {
     match process.status() {
-        // Unknown: its shim does not answer. Whether it runs cannot be said, and a start says more.
-        Status::Created | Status::Unknown => RuntimeState::Created,
+        Status::Created => RuntimeState::Created,
+        // Its shim does not answer in time, as on a machine that is overloaded.
+        Status::Unknown => RuntimeState::Unknown,
         Status::Running | Status::Paused | Status::Pausing => RuntimeState::Running { pid: process.pid },
         Status::Stopped => RuntimeState::Exited {
             code: process.exit_status,

@@ -280,6 +280,9 @@ impl State {
                 return Err(ContainerErrorKind::Runtime("it has ended".to_owned()));
             }
             RuntimeState::Created => {}
+            RuntimeState::Unknown => {
+                return Err(ContainerErrorKind::Unavailable("the container's shim does not answer".to_owned()));
+            }
         }
         if script.first().is_some_and(|w| w == "refuse-start") {
             let text = "exec: \"nope\": executable file not found in $PATH".to_owned();

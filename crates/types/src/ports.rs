@@ -263,6 +263,8 @@ pub enum RuntimeState {
         /// Whether the kernel killed it for want of memory.
         oom: bool,
     },
+    /// The runtime cannot say: what looks after the process does not answer. Nothing may be concluded, least of all an end.
+    Unknown,
 }
 
 /// A container of ours as found in the runtime.

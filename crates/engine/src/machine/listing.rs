@@ -28,7 +28,9 @@ impl World {
                 return;
             }
         };
-        self.runtime.look = if stale { Look::Needed } else { Look::At(now.tick + super::AUDIT) };
+        let unsure = found.iter().any(|c| c.state == RuntimeState::Unknown);
+        let again = if unsure { super::UNSURE } else { super::AUDIT };
+        self.runtime.look = if stale { Look::Needed } else { Look::At(now.tick + again) };
         if !stale {
             self.runtime.ok = true;
             self.runtime.retry = None;
@@ -80,7 +82,7 @@ impl World {
                 }
             }
             for container in containers.iter().filter(|c| !self.by_id.contains_key(&c.id)) {
-                let running = matches!(container.state, RuntimeState::Running { .. });
+                let running = matches!(container.state, RuntimeState::Running { .. } | RuntimeState::Unknown);
                 tracing::error!(task = %arn, container = %container.id, name = %container.name, running, "container belongs to no task; it is removed unless it runs");
                 if !running {
                     self.strays.insert(container.id.clone(), Stray::default());
@@ -115,13 +117,15 @@ impl Task {
             (Some(RuntimeState::Created), Stage::Running { .. }) if trusted => {
                 container.stage.end(gone, Remains::Maybe)
             }
+            // Whether it still runs is not known: it is, as far as we know, what it was.
+            (Some(RuntimeState::Unknown), Stage::Created { .. } | Stage::Running { .. }) => {}
             (
                 Some(state),
                 Stage::New | Stage::Pulled { .. } | Stage::Created { .. } | Stage::Running { .. },
             ) => {
                 container.adopt_past(found, now);
                 match state {
-                    RuntimeState::Created => {}
+                    RuntimeState::Created | RuntimeState::Unknown => {}
                     RuntimeState::Running { pid } => {
                         if container.stage.status() < berth_types::task::ContainerStatus::Running {
                             container.stage.started(*pid, now.wall);

@@ -39,6 +39,9 @@ use std::{
 /// agent looks as often.
 const AUDIT: Duration = Duration::from_secs(5 * 60);
 
+/// How soon it is looked again when the runtime could not say of every container whether it runs: it waits for two seconds itself.
+const UNSURE: Duration = Duration::from_secs(5);
+
 /// What is known of the runtime.
 #[derive(Debug)]
 pub(crate) struct Runtime {
