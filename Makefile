@@ -49,7 +49,7 @@ walls:                  ## The walls between the crates
 	./scripts/walls.sh
 
 doc: deps               ## Documentation, warnings are errors
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
 
 bench: release          ## Benchmarks, release build (BENCH=node for one)
 	cargo build --release -p vpcbox

@@ -73,7 +73,7 @@ pub(crate) async fn agent(config: Config) -> Result<()> {
         instance: (*instance).clone(),
     };
     let (eni_manager, enis) = EniManager::new(eni_config, deps);
-    let deps = berth_engine::Deps { containers, journal, leases: enis.lease.clone() };
+    let deps = berth_engine::Deps { containers, journal, leases: enis.lease.clone(), slots: enis.snapshot.clone() };
     let (engine, engine_handle) = Engine::new(engine_config(&config, &instance), deps);
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();
@@ -213,6 +213,7 @@ async fn eni_config(config: &Config, instance: &InstanceFacts, cloud: &dyn Cloud
         dns_search: pool.dns_search.clone(),
         link_timeout: pool.link_timeout,
         lease_timeout: pool.lease_timeout,
+        audit: pool.audit,
         ipv6: match pool.ipv6 {
             Some(ipv6) => ipv6,
             None => subnet_has_ipv6(instance, cloud).await,

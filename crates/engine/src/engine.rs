@@ -5,6 +5,7 @@
 //!   assignments (128) ─┐
 //!   removals (16)      ├─► take ─► settle ─► plan ─► publish ─► spawn ─┐
 //!   runtime hints (512)┤                                               │
+//!   slots (watch)      ┤                                               │
 //!   results (JoinSet) ◄┴───────────────────────────────────────────────┘
 //! ```
 
@@ -20,6 +21,7 @@ use crate::{
 use berth_types::{
     Chain,
     assignment::{ASSIGNMENT_QUEUE, Assignment, AssignmentError},
+    eni::EniSnapshot,
     ids::TaskArn,
     lease::LeaseHandle,
     ports::{ContainerEvent, Containers, Durability, Journal, Table},
@@ -50,6 +52,8 @@ pub struct Deps {
     pub journal: Arc<dyn Journal>,
     /// The ENI manager.
     pub leases: LeaseHandle,
+    /// What the ENI manager knows of its slots: a task whose slot is lost is stopped.
+    pub slots: watch::Receiver<Arc<EniSnapshot>>,
 }
 
 impl std::fmt::Debug for Deps {
@@ -230,6 +234,8 @@ impl Engine {
     fn step(&mut self) -> Option<Instant> {
         let now = self.now();
         self.world.settle_due(now);
+        let slots = Arc::clone(&self.deps.slots.borrow_and_update());
+        self.world.note_losses(&slots.slots, now);
         let plan = plan::plan(&self.world, &self.config, now);
         self.world.begin(&plan.ops, now);
         // Metadata must be able to answer for a container before its process asks.
@@ -252,6 +258,8 @@ impl Engine {
             Some(removal) = self.removals.recv() => Event::Removal(removal),
             Some(hint) = hints.recv() => Event::Hint(hint),
             Some(result) = self.ops.join_next() => joined(result),
+            // Looked at before every plan, so that a loss that is told before the lease is not missed.
+            Ok(()) = self.deps.slots.changed() => Event::Time,
             () = sleep => Event::Time,
         }
     }

@@ -78,6 +78,7 @@ fn slot_view(eni: &Eni) -> Option<SlotView> {
         task: eni.stage.holder().cloned(),
         ready_at: slot.ready_at,
         build_micros: slot.build_micros,
+        lost: eni.stage.loss().map(str::to_owned),
     })
 }
 

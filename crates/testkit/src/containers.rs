@@ -70,6 +70,8 @@ struct State {
     stopped: Vec<String>,
     down: bool,
     deaf: bool,
+    /// Containers that nothing can be said of.
+    silent: BTreeSet<ContainerId>,
     latency: Duration,
     events: Option<mpsc::Sender<ContainerEvent>>,
     calls: ContainerCalls,
@@ -119,6 +121,16 @@ impl FakeContainers {
     /// While true, events are lost without anyone noticing.
     pub fn set_deaf(&self, deaf: bool) {
         self.state().deaf = deaf;
+    }
+
+    /// Whether what looks after the container answers.
+    pub fn set_silent(&self, id: &ContainerId, silent: bool) {
+        let mut state = self.state();
+        if silent {
+            state.silent.insert(id.clone());
+        } else {
+            state.silent.remove(id);
+        }
     }
 
     /// How long every call takes.
@@ -391,7 +403,10 @@ impl Containers for FakeContainers {
                 id: m.request.id.clone(),
                 task: m.request.task.clone(),
                 name: m.request.spec.name.clone(),
-                state: m.state.clone(),
+                state: match state.silent.contains(&m.request.id) {
+                    true => RuntimeState::Unknown,
+                    false => m.state.clone(),
+                },
                 record: m.request.record.clone(),
             };
             Ok(state.made.values().map(observed).collect())

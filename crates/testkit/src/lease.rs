@@ -2,7 +2,8 @@
 //! both sides, and a manager that gives back what nobody asks for again.
 
 use berth_types::{
-    eni::{SlotFacts, SlotFiles},
+    Timestamp,
+    eni::{EniSnapshot, SlotFacts, SlotFiles, SlotView},
     ids::{MacAddr, NetnsId, SlotId, TaskArn},
     lease::{LEASE_QUEUE, Lease, LeaseError, LeaseHandle, LeaseNeeds, LeaseRequest},
 };
@@ -12,7 +13,10 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Why a slot is lost.
+const LOSS: &str = "its ENI was detached from outside";
 
 type Reply = oneshot::Sender<Result<Lease, LeaseError>>;
 
@@ -29,6 +33,8 @@ struct State {
     needs: BTreeMap<TaskArn, LeaseNeeds>,
     recovered: bool,
     next: u8,
+    /// What is said of slots, once anyone listens.
+    published: Option<watch::Sender<Arc<EniSnapshot>>>,
 }
 
 /// The manager.
@@ -71,11 +77,20 @@ impl FakeLeases {
         state.refusal = refusal;
     }
 
-    /// The slot is gone; who asks for it again is told so.
+    /// The slot is gone; who asks for it again is told so, and so is everyone who looks at the slots.
     pub fn lose(&self, slot: &SlotId) {
         let mut state = self.state();
         state.lost.insert(slot.clone());
         state.free.remove(slot);
+        state.publish();
+    }
+
+    /// What the manager says of its slots.
+    pub fn slots(&self) -> watch::Receiver<Arc<EniSnapshot>> {
+        let mut state = self.state();
+        let slots = state.published.get_or_insert_with(|| watch::channel(Arc::default()).0).subscribe();
+        state.publish();
+        slots
     }
 
     /// Who holds what.
@@ -112,7 +127,9 @@ impl FakeLeases {
         let leases = self.clone();
         tokio::spawn(async move {
             while let Some(request) = inbox.recv().await {
-                leases.state().take(request);
+                let mut state = leases.state();
+                state.take(request);
+                state.publish();
             }
         });
         LeaseHandle(requests)
@@ -152,8 +169,7 @@ impl State {
         let known = self.held.get(&task).or_else(|| self.unclaimed.get(&task)).cloned();
         let slot = match (held, known) {
             (Some(slot), _) if self.lost.contains(&slot) => {
-                let reason = "its ENI was detached from outside".to_owned();
-                return drop(reply.send(Err(LeaseError::Lost { slot, reason })));
+                return drop(reply.send(Err(LeaseError::Lost { slot, reason: LOSS.to_owned() })));
             }
             (Some(slot), Some(known)) if slot == known => known,
             (Some(slot), None) if self.free.contains(&slot) => slot,
@@ -180,6 +196,22 @@ impl State {
         self.held.insert(task, slot);
         // Whoever asked may be gone: the lease stands, because the request does.
         drop(reply.send(answer));
+    }
+
+    /// Slots that are leased, as far as anyone here asks about them.
+    fn publish(&self) {
+        let Some(published) = &self.published else { return };
+        let view = |(task, slot): (&TaskArn, &SlotId)| {
+            Some(SlotView {
+                facts: Arc::new(facts(slot)?),
+                task: Some(task.clone()),
+                ready_at: Timestamp::UNIX_EPOCH,
+                build_micros: 0,
+                lost: self.lost.contains(slot).then(|| LOSS.to_owned()),
+            })
+        };
+        let slots = self.held.iter().filter_map(view).collect();
+        published.send_replace(Arc::new(EniSnapshot { slots, ..EniSnapshot::default() }));
     }
 
     fn serve(&mut self) {

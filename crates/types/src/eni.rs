@@ -338,6 +338,9 @@ pub struct SlotView {
     pub ready_at: Timestamp,
     /// From the start of the namespace build to verified, in microseconds.
     pub build_micros: u64,
+    /// Why it is of no use any more, though its task may still run in it: its ENI, link or namespace was taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<String>,
 }
 
 /// A task that waits for a slot.

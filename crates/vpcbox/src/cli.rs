@@ -53,7 +53,7 @@ enum Command {
         json: bool,
     },
     /// Make it behave badly: attach-ms=N detach-ms=N link-ms=N read-lag-ms=N call-ms=N link-never=N throttle=N
-    /// fail=ACTION:CODE[:TIMES] fail-after=ACTION:CODE[:TIMES] lose-reply=ACTION[:TIMES] pull=ENI reset
+    /// fail=ACTION:CODE:TIMES fail-after=ACTION:CODE:TIMES lose-reply=ACTION:TIMES (:TIMES may be left out) pull=ENI reset
     Knob {
         #[command(flatten)]
         which: Which,

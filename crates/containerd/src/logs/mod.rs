@@ -1,7 +1,7 @@
 //! Logs of containers: one file of JSON lines each, as Docker's json-file driver writes them, rotated by size.
 //!
 //! They are written by `berth-logger`, a program of its own that the shim starts with the container and that ends with it, so they
-//! outlive the agent. This side tells the shim how to start it ([`uri`]) and reads the files ([`read`], [`Follower`]).
+//! outlive the agent. This side tells the shim how to start it ([`uri`]) and reads the files ([`read()`], [`Follower`]).
 
 mod read;
 

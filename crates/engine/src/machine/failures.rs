@@ -87,9 +87,14 @@ impl Task {
                     Slot::Wanted { held: Some(slot) } | Slot::Lost(slot) => Slot::Lost(slot),
                     Slot::Wanted { held: None } | Slot::Held(_) | Slot::GivenBack => Slot::GivenBack,
                 };
-                let code = self.times.started_at.is_none().then_some(StopCode::TaskFailedToStart);
-                self.stop(error.to_string(), code);
+                self.lost(error);
             }
         }
+    }
+
+    /// There is no slot, or none any more. ECS has no word for a running task that loses its network.
+    pub(super) fn lost(&mut self, error: &LeaseError) {
+        let code = self.times.started_at.is_none().then_some(StopCode::TaskFailedToStart);
+        self.stop(error.to_string(), code);
     }
 }

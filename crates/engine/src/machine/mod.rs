@@ -25,7 +25,8 @@ use berth_types::{
     Chain,
     assignment::AssignmentError,
     ids::{ContainerId, TaskArn},
-    lease::Lease,
+    eni::SlotView,
+    lease::{Lease, LeaseError},
     ports::{ContainerError, ContainerErrorKind, ContainerEvent},
     task::{StopCode, TaskSpec},
 };
@@ -210,6 +211,19 @@ impl World {
             if !changed && before == self.tasks.get(&arn).map(|t| t.ledger.changes) {
                 self.changed.remove(&arn);
             }
+        }
+    }
+
+    /// Slots that are of no use any more: the tasks in them are stopped, each with the reason.
+    pub(crate) fn note_losses(&mut self, slots: &[SlotView], now: Now) {
+        for SlotView { facts, task, lost, .. } in slots {
+            let (Some(arn), Some(reason)) = (task, lost) else { continue };
+            let holds = |t: &&Task| !t.is_stopping() && lease_of(t).is_some_and(|l| l.slot == facts.slot);
+            if self.tasks.get(arn).filter(holds).is_none() {
+                continue;
+            }
+            let error = LeaseError::Lost { slot: facts.slot.clone(), reason: reason.clone() };
+            self.with(arn, now, |task| task.lost(&error));
         }
     }
 

@@ -148,7 +148,12 @@ fn run(
     leases: &FakeLeases,
 ) -> (EngineHandle, CancellationToken, JoinHandle<()>) {
     let shutdown = CancellationToken::new();
-    let deps = Deps { containers: containers.clone(), journal: journal.clone(), leases: leases.connect() };
+    let deps = Deps {
+        containers: containers.clone(),
+        journal: journal.clone(),
+        leases: leases.connect(),
+        slots: leases.slots(),
+    };
     let (engine, handle) = Engine::new(config.clone(), deps);
     let running = tokio::spawn(engine.run(shutdown.clone()));
     (handle, shutdown, running)

@@ -61,6 +61,39 @@ async fn what_happened_while_the_agent_was_down_is_seen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_the_runtime_cannot_speak_for_is_not_given_up() {
+    for wipe in [false, true] {
+        let mut node = Node::start(2);
+        node.run(task("t1", vec![container("web")])).await.unwrap();
+        let before = node.until_running(&arn("t1")).await;
+        let id = id_of(&arn("t1"), "web");
+        node.containers.set_silent(&id, true);
+        node.kill().await;
+        if wipe {
+            node.journal.wipe();
+        }
+        node.start_again();
+        node.until("recovered", |s| s.recovered).await;
+        node.pass(Duration::from_secs(600)).await;
+        assert_ne!(node.snapshot().tasks[&arn("t1")].known, TaskStatus::Stopped);
+        node.containers.set_silent(&id, false);
+        let after = node.until_running(&arn("t1")).await;
+        assert_eq!(after.containers[0].pid, before.containers[0].pid);
+        // Silent once more, and then its end is heard of by looking alone.
+        node.containers.set_silent(&id, true);
+        node.containers.set_deaf(true);
+        node.containers.exit(&id, 3);
+        node.pass(Duration::from_secs(600)).await;
+        assert_eq!(node.snapshot().tasks[&arn("t1")].last_status(), "RUNNING");
+        node.containers.set_silent(&id, false);
+        assert_eq!(node.until_over(&arn("t1")).await.containers[0].exit_code, Some(3));
+        let calls = node.containers.calls();
+        assert_eq!((calls.create, calls.signal), (1, 0));
+        assert!(node.containers.violations().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reboot_ends_every_task_and_starts_none_again() {
     let mut node = Node::start(1);
     node.run(task("t1", vec![container("web")])).await.unwrap();

@@ -31,6 +31,22 @@ async fn a_stop_sends_the_signal_and_reports_the_exit_code() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_running_task_that_loses_its_slot_is_stopped_with_the_reason() {
+    let node = Node::start(2);
+    for id in ["t1", "t2"] {
+        node.run(task(id, vec![container("web")])).await.unwrap();
+        node.until_running(&arn(id)).await;
+    }
+    let slot = node.leases.held()[&arn("t1")].clone();
+    node.leases.lose(&slot);
+    let over = node.until_over(&arn("t1")).await;
+    let reason = over.stopped_reason.as_deref().unwrap();
+    assert!(reason.contains("is gone: its ENI was detached from outside"), "{reason}");
+    assert_eq!((over.stop_code, over.containers[0].exit_code), (None, Some(143)));
+    assert_eq!(node.snapshot().tasks[&arn("t2")].last_status(), "RUNNING");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stubborn_process_is_killed_after_its_own_grace() {
     let node = Node::start(2);
     let mut short = doing("web", "stubborn");

@@ -198,6 +198,7 @@ pub(crate) fn enis(slots: impl IntoIterator<Item = (u8, Option<u8>)>) -> Arc<Eni
         task: holder.map(arn),
         ready_at: "2026-01-01T00:00:00Z".parse().unwrap(),
         build_micros: 1,
+        lost: None,
     };
     Arc::new(EniSnapshot {
         recovered: true,
