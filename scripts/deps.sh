@@ -10,6 +10,7 @@ containerd|containerd|runs the containers (the demo and the tests start a privat
 runc|runc|starts the containers' processes
 ip|iproute2|the tests cross-check what the agent does to the kernel
 nft|nftables|the demo looks for tables that were left behind
+curl|curl|the tests ask the box as a script would
 nsenter|util-linux|the demo asks from within a task's namespace
 python3|python3|the tests drive vpcbox with the AWS SDK for Python
 TABLE
