@@ -169,6 +169,18 @@ impl Lab {
         Ok(process)
     }
 
+    /// Kills containerd -9. Shims, loggers and containers stay.
+    pub fn kill_containerd(&mut self) -> Result<()> {
+        let mut containerd = self.containerd.take().context("containerd does not run")?;
+        containerd.end(Signal::SIGKILL, PATIENCE).map(drop)
+    }
+
+    /// Starts containerd again on what a killed one left, and waits until it listens.
+    pub fn restart_containerd(&mut self) -> Result<()> {
+        self.containerd = Some(self.start_containerd()?);
+        Ok(())
+    }
+
     /// `vpc.toml`: everything given by name, the instances' ids too, so that a dead lab's namespaces are known by name.
     fn vpc_toml(&self) -> Result<String> {
         let s = &self.settings;

@@ -1,6 +1,8 @@
 //! Crashes at any moment: the real agent is killed while its pool fills and its tasks start, run and stop, EC2 misbehaves meanwhile, and
 //! what it left is damaged before it starts again. Seeded: `CRASH_SEED` and `CRASH_ROUNDS` repeat or lengthen a run.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod common;
 
 use common::{OneLab, busybox, in_namespace, lab, sleeper};

@@ -48,6 +48,8 @@ pub struct LogQuery {
     pub tail: usize,
     /// Only lines after this time.
     pub since: Option<Timestamp>,
+    /// The container has ended: its last words may be on their way still, and are waited for.
+    pub ended: bool,
 }
 
 /// Everything the API reads and writes.

@@ -20,7 +20,7 @@ use axum::{
 use berth_types::{
     Timestamp,
     assignment::Assignment,
-    task::{StopCode, TaskSnapshot, TaskStatus},
+    task::{ContainerStatus, StopCode, TaskSnapshot, TaskStatus},
 };
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
@@ -65,7 +65,11 @@ async fn json_rejection(response: Response) -> Response {
         return response;
     }
     let text = axum::body::to_bytes(response.into_body(), MAX_BODY).await.unwrap_or_default();
-    let message = String::from_utf8_lossy(&text).into_owned();
+    let message = if status == StatusCode::PAYLOAD_TOO_LARGE {
+        format!("request body: is longer than {MAX_BODY} bytes; expected at most those")
+    } else {
+        String::from_utf8_lossy(&text).into_owned()
+    };
     let mut answer = ApiError::BadRequest(message).into_response();
     *answer.status_mut() = status;
     answer
@@ -241,9 +245,10 @@ async fn task_logs(
     let mut lines: Vec<LogLine> = Vec::new();
     for container in wanted {
         let Some(path) = &container.log_path else { continue };
+        let ended = container.known == ContainerStatus::Stopped;
         let read = admin
             .backend
-            .logs(path, LogQuery { tail, since: query.since })
+            .logs(path, LogQuery { tail, since: query.since, ended })
             .await
             .map_err(ApiError::Internal)?;
         lines.extend(read.into_iter().map(|line| LogLine { container: container.name.clone(), ..line }));

@@ -28,9 +28,13 @@ impl Backend for Owners {
     async fn logs(&self, file: &Path, query: LogQuery) -> Result<Vec<LogLine>, String> {
         let file = file.to_owned();
         // Files of up to a hundred megabytes: not on a runtime worker.
-        let read =
-            tokio::task::spawn_blocking(move || berth_containerd::logs::read(&file, query.tail, query.since))
-                .await;
+        let read = tokio::task::spawn_blocking(move || {
+            if query.ended {
+                berth_containerd::logs::await_end(&file);
+            }
+            berth_containerd::logs::read(&file, query.tail, query.since)
+        })
+        .await;
         let lines = read.map_err(|e| e.to_string())?.map_err(|e| Chain(&e).to_string())?;
         let line = |l: berth_containerd::logs::LogLine| LogLine {
             time: l.time,

@@ -73,7 +73,8 @@ pub(crate) async fn agent(config: Config) -> Result<()> {
         instance: (*instance).clone(),
     };
     let (eni_manager, enis) = EniManager::new(eni_config, deps);
-    let deps = berth_engine::Deps { containers, journal, leases: enis.lease.clone(), slots: enis.snapshot.clone() };
+    let deps =
+        berth_engine::Deps { containers, journal, leases: enis.lease.clone(), slots: enis.snapshot.clone() };
     let (engine, engine_handle) = Engine::new(engine_config(&config, &instance), deps);
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();

@@ -36,8 +36,28 @@ use containerd_client::{
         v1::{Process, Status},
     },
 };
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use tokio::time::sleep;
 use tonic::Code;
+
+/// When an agent dies in the middle of a start, containerd undoes what that one had begun, which takes some hundred milliseconds: the
+/// task and its directory are there and then not. So often is it tried again.
+const CUT_OFF_TRIES: usize = 100;
+/// Between two of those: 100 of them are ten seconds.
+const CUT_OFF_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a task did not start.
+enum Start {
+    /// A start that was cut off stands in the way, and is being undone.
+    CutOff(Fault),
+    Failed(Fault),
+}
+
+impl From<Fault> for Start {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}
 
 impl Inner {
     pub(crate) async fn create(&self, container: &CreateContainer) -> Result<Timestamp> {
@@ -146,23 +166,47 @@ impl Inner {
             let path = log.path.clone();
             blocking(move || logs::prepare_directory(&path)).await?;
         }
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.start_task(id, &mounts, &stdio, stored.terminal).await {
+                Err(Start::CutOff(fault)) if tries < CUT_OFF_TRIES => {
+                    tracing::debug!(container = id.short(), error = %fault, "a start that was cut off is being undone");
+                    sleep(CUT_OFF_PAUSE).await;
+                }
+                Err(Start::CutOff(fault) | Start::Failed(fault)) => return Err(fault),
+                Ok(started) => return Ok(started),
+            }
+        }
+    }
+
+    async fn start_task(
+        &self,
+        id: &ContainerId,
+        rootfs: &[Mount],
+        stdio: &str,
+        terminal: bool,
+    ) -> std::result::Result<(u32, Timestamp), Start> {
         let request = self.client.ask(CreateTaskRequest {
             container_id: id.to_string(),
-            rootfs: mounts,
-            stdout: stdio.clone(),
+            rootfs: rootfs.to_vec(),
+            stdout: stdio.to_owned(),
             // A terminal has one stream.
-            stderr: if stored.terminal { String::new() } else { stdio },
-            terminal: stored.terminal,
+            stderr: if terminal { String::new() } else { stdio.to_owned() },
+            terminal,
             ..CreateTaskRequest::default()
         });
-        let pid = match self.client.tasks().create(request).await.map_err(Fault::rpc("create task")) {
-            Ok(reply) => reply.into_inner().pid,
+        let (pid, found) = match self.client.tasks().create(request).await.map_err(Fault::rpc("create task"))
+        {
+            Ok(reply) => (reply.into_inner().pid, false),
             Err(fault) if fault.is_already_exists() => {
-                // Made by a start that was cut off: it stands where that one stopped.
-                let process = self.process(id).await?;
+                // Made by a start that was cut off: it stands where that one stopped, unless it is on its way out.
+                let Some(process) = self.process(id).await.or_absent()? else {
+                    return Err(Start::CutOff(fault));
+                };
                 match process.status() {
-                    Status::Created => process.pid,
-                    Status::Unknown => return Err(Fault::NoAnswer),
+                    Status::Created => (process.pid, true),
+                    Status::Unknown => return Err(Start::CutOff(Fault::NoAnswer)),
                     Status::Running | Status::Stopped | Status::Paused | Status::Pausing => {
                         self.watch(id, process.pid);
                         let started = process::started_at(process.pid);
@@ -170,7 +214,8 @@ impl Inner {
                     }
                 }
             }
-            Err(fault) => return Err(fault),
+            Err(fault) if is_bundle_there(&fault, id) => return Err(Start::CutOff(fault)),
+            Err(fault) => return Err(fault.into()),
         };
         // Before the start, so that the exit of the shortest program is not missed.
         self.watch(id, pid);
@@ -178,12 +223,15 @@ impl Inner {
         match self.client.tasks().start(request).await.map_err(Fault::rpc("start task")) {
             Ok(reply) => Ok((reply.into_inner().pid, Timestamp::now())),
             Err(fault) => {
-                let process = self.process(id).await;
-                if process.is_ok_and(|p| p.status() == Status::Running) {
-                    return Ok((pid, process::started_at(pid).unwrap_or_else(Timestamp::now)));
+                match self.process(id).await.or_absent() {
+                    Ok(Some(process)) if process.status() == Status::Running => {
+                        return Ok((pid, process::started_at(pid).unwrap_or_else(Timestamp::now)));
+                    }
+                    Ok(None) if found => return Err(Start::CutOff(fault)),
+                    Ok(_) | Err(_) => {}
                 }
                 self.drop_task(id).await;
-                Err(fault)
+                Err(fault.into())
             }
         }
     }
@@ -306,6 +354,11 @@ impl Inner {
         self.images.forget(&image);
         self.images.resolve(reference).await
     }
+}
+
+/// Whether a task was not made because the directory of another one with this id has not gone yet.
+fn is_bundle_there(fault: &Fault, id: &ContainerId) -> bool {
+    matches!(fault, Fault::Rpc { status, .. } if status.message().contains(&format!("/{id}: file exists")))
 }
 
 fn has_ended(status: &tonic::Status) -> bool {

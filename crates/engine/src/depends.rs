@@ -48,7 +48,7 @@ pub(crate) fn check(containers: &[ContainerSpec]) -> Result<(), GraphError> {
 pub(crate) enum Gate {
     /// Now.
     Open,
-    /// Not yet. At `until` the answer changes by itself.
+    /// Not yet; `on` goes on from "waits for". At `until` the answer changes by itself.
     Waits { on: String, until: Option<Tick> },
     /// Never, and why.
     Never(String),
@@ -75,8 +75,10 @@ pub(crate) fn gate(target: &Container, all: &[Container], now: Tick) -> Gate {
 
 fn one(target: &Container, dependency: &Container, condition: DependsCondition, now: Tick) -> Gate {
     let (name, of) = (&dependency.spec.name, &target.spec.name);
-    let waits =
-        |until| Gate::Waits { on: format!("container {of} waits for {name} to {}", verb(condition)), until };
+    let waits = |until| Gate::Waits {
+        on: format!("container {name} to {}, for container {of}", verb(condition)),
+        until,
+    };
     let never = |what: &str| {
         Gate::Never(format!(
             "failed to resolve container ordering dependency [{name}] for target [{of}] as dependency {what}"

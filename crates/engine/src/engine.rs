@@ -68,7 +68,7 @@ pub enum RemoveError {
     /// No such task.
     #[error("there is no task {0}")]
     NoSuchTask(TaskArn),
-    /// It runs, or its containers and its slot are still being given back.
+    /// It runs, or is on its way.
     #[error("task {0} has not come to its end yet; stop it first")]
     NotStopped(TaskArn),
     /// Too many removals wait.
@@ -96,7 +96,8 @@ pub struct EngineHandle {
 }
 
 impl EngineHandle {
-    /// Cleans up a stopped task now instead of later: volumes, logs, and the task itself. Answers when that has begun.
+    /// Cleans up a stopped task now instead of later: volumes, logs, and the task itself. Answers when that has begun, or is to begin
+    /// as soon as its containers and its slot are given back.
     pub async fn remove(&self, task: &TaskArn) -> Result<(), RemoveError> {
         let (reply, answer) = oneshot::channel();
         self.removals.try_send(Removal { task: task.clone(), reply }).map_err(|e| match e {

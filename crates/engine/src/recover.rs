@@ -55,8 +55,7 @@ pub(crate) fn from_containers(
         return Err(problem.unwrap_or(RecordError::Containers { found: 0, expected: 1 }));
     };
     let ran = found.iter().any(|c| matches!(c.state, RuntimeState::Exited { .. }));
-    let runs =
-        found.iter().any(|c| matches!(c.state, RuntimeState::Running { .. } | RuntimeState::Unknown));
+    let runs = found.iter().any(|c| matches!(c.state, RuntimeState::Running { .. } | RuntimeState::Unknown));
     for (stage, spec) in record.stages.iter_mut().zip(&record.spec.containers) {
         match found.iter().find(|c| c.name == spec.name) {
             Some(container) => {

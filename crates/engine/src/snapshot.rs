@@ -70,15 +70,15 @@ fn container(task: &Task, index: usize, container: &Container, config: &EngineCo
     }
 }
 
-/// What keeps a task where it is, for people: the first thing that it cannot go on without.
+/// What keeps a task where it is, for people, as it goes on from "waits for": the first thing that it cannot go on without.
 fn waiting(task: &Task, world: &World) -> Option<String> {
     if let Some(retry) = &world.journal.retry
         && !task.ledger.is_settled()
     {
-        return Some(format!("for its record: {}", retry.problem));
+        return Some(format!("its record: {}", retry.problem));
     }
     if let Some(retry) = task.retries.values().max_by_key(|r| r.failures) {
-        return Some(format!("to try again: {}", retry.problem));
+        return Some(format!("another try after: {}", retry.problem));
     }
     if matches!(task.life, Life::Stopped { .. }) {
         return None;
@@ -86,15 +86,15 @@ fn waiting(task: &Task, world: &World) -> Option<String> {
     let needs_runtime =
         task.is_stopping() || task.containers.iter().any(|c| c.stage.status() < ContainerStatus::Running);
     if needs_runtime && !world.runtime.ok {
-        return Some("for containerd, which does not answer".to_owned());
+        return Some("containerd, which does not answer".to_owned());
     }
     match (&task.slot, world.recovery) {
-        (Slot::Wanted { held: Some(slot) }, _) => return Some(format!("for its slot {slot} to be adopted")),
+        (Slot::Wanted { held: Some(slot) }, _) => return Some(format!("its slot {slot} to be adopted")),
         (Slot::Wanted { held: None }, Recovery::Done) if task.goal == Goal::Run => {
-            return Some("for a network interface".to_owned());
+            return Some("a network interface".to_owned());
         }
         (Slot::Wanted { held: None }, Recovery::Looking | Recovery::Leases | Recovery::Announcing) => {
-            return Some("for the agent to take over what it has found".to_owned());
+            return Some("the agent to take over what it has found".to_owned());
         }
         (Slot::Wanted { held: None } | Slot::Held(_) | Slot::Lost(_) | Slot::GivenBack, _) => {}
     }

@@ -293,7 +293,9 @@ impl State {
             }
             RuntimeState::Created => {}
             RuntimeState::Unknown => {
-                return Err(ContainerErrorKind::Unavailable("the container's shim does not answer".to_owned()));
+                return Err(ContainerErrorKind::Unavailable(
+                    "the container's shim does not answer".to_owned(),
+                ));
             }
         }
         if script.first().is_some_and(|w| w == "refuse-start") {

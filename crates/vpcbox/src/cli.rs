@@ -14,7 +14,12 @@ mod up;
 use crate::{config::Config, serve::Status};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use std::{ffi::OsString, io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{ErrorKind, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Parser)]
@@ -136,18 +141,24 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Status { which, json } => {
             let status = small_runtime()?.block_on(current_status(&which.name()?))?;
             if json {
-                println!("{}", serde_json::to_string(&status)?);
+                print(&serde_json::to_string(&status)?)
             } else {
-                table::print_status(&status);
-                table::print_enis(&status.inventory.enis);
+                print(&format!("{}\n{}", table::status(&status), table::enis(&status.inventory.enis)))
             }
-            Ok(())
         }
         Command::Knob { which, knobs } => {
             let status = run_file::read(&which.name()?)?;
-            println!("{}", small_runtime()?.block_on(knob::turn(&status, &knobs))?);
-            Ok(())
+            print(&small_runtime()?.block_on(knob::turn(&status, &knobs))?)
         }
+    }
+}
+
+/// Prints a line or more. A reader that has gone (`| head`) has seen enough: no reason to fail, least of all for `up`.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("write to stdout"),
+        _ => Ok(()),
     }
 }
 

@@ -17,6 +17,7 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -36,6 +37,8 @@ pub trait Hardware: Send + Sync + 'static {
     async fn plug(&self, plug: Plug) -> Result<(), FabricError>;
     /// Makes the ENI vanish wherever it is. Repeatable.
     async fn unplug(&self, eni: &str) -> Result<(), FabricError>;
+    /// Makes the routers forget whose these addresses were. Repeatable.
+    async fn forget(&self, addresses: BTreeSet<IpAddr>) -> Result<(), FabricError>;
 }
 
 #[async_trait]
@@ -47,6 +50,10 @@ impl Hardware for Fabric {
     async fn unplug(&self, eni: &str) -> Result<(), FabricError> {
         Self::unplug(self, eni).await
     }
+
+    async fn forget(&self, addresses: BTreeSet<IpAddr>) -> Result<(), FabricError> {
+        Self::forget(self, addresses).await
+    }
 }
 
 /// What is to be done on the fabric now.
@@ -56,21 +63,40 @@ pub enum Op {
     Unplug(EniId),
     /// A link comes.
     Plug(EniId, WantedLink),
+    /// Addresses came to a plugged ENI, or left it: the routers may know them elsewhere.
+    Readdress(EniId, WantedLink),
     /// A link that should go is not there: the world is waiting to hear it.
     Report(EniId, AttachmentId),
 }
 
+/// What was done for an ENI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plugged {
+    /// Its link is of this attachment.
+    pub attachment: AttachmentId,
+    /// The routers know no older holder of these than the ENI.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
 /// The difference between what should be and what was done. An ENI has at most one op: a link of an earlier attachment goes
-/// first, the new one comes at the next look.
-pub fn plan(view: &LinkView, plugged: &BTreeMap<EniId, AttachmentId>) -> Vec<Op> {
+/// first, the new one comes at the next look, its addresses at the one after that.
+pub fn plan(view: &LinkView, plugged: &BTreeMap<EniId, Plugged>) -> Vec<Op> {
     let wanted = |eni| view.wanted.get(eni).map(|w| &w.attachment);
-    let unplug =
-        plugged.iter().filter(|(eni, at)| wanted(*eni) != Some(at)).map(|(eni, _)| Op::Unplug(eni.clone()));
+    let unplug = plugged
+        .iter()
+        .filter(|(eni, done)| wanted(*eni) != Some(&done.attachment))
+        .map(|(eni, _)| Op::Unplug(eni.clone()));
+    let readdress = view.wanted.iter().filter(|(eni, wanted)| {
+        plugged
+            .get(*eni)
+            .is_some_and(|done| done.attachment == wanted.attachment && done.addresses != wanted.addresses)
+    });
+    let readdress = readdress.map(|(eni, wanted)| Op::Readdress(eni.clone(), wanted.clone()));
     let missing = view.wanted.iter().filter(|(eni, _)| !plugged.contains_key(*eni));
     let plug = missing.map(|(eni, wanted)| Op::Plug(eni.clone(), wanted.clone()));
     let gone = view.leaving.iter().filter(|(eni, _)| !plugged.contains_key(eni));
     let report = gone.map(|(eni, at)| Op::Report(eni.clone(), at.clone()));
-    unplug.chain(plug).chain(report).collect()
+    unplug.chain(readdress).chain(plug).chain(report).collect()
 }
 
 /// The loop's own state.
@@ -78,7 +104,7 @@ pub fn plan(view: &LinkView, plugged: &BTreeMap<EniId, AttachmentId>) -> Vec<Op>
 pub struct Wiring<H> {
     service: Arc<Service>,
     hardware: Arc<H>,
-    plugged: BTreeMap<EniId, AttachmentId>,
+    plugged: BTreeMap<EniId, Plugged>,
     /// ENIs whose last step failed: said once at warn, not at every retry.
     failing: BTreeSet<EniId>,
 }
@@ -156,12 +182,16 @@ impl<H: Hardware> Wiring<H> {
 
     /// Does all ops; those that failed come back.
     async fn apply(&mut self, ops: Vec<Op>) -> Vec<(EniId, FabricError)> {
-        let hardware = &self.hardware;
+        let (hardware, plugged) = (&self.hardware, &self.plugged);
         let done: Vec<_> = stream::iter(ops)
             .map(|op| async move {
                 let result = match &op {
                     Op::Unplug(eni) => hardware.unplug(eni.as_str()).await,
                     Op::Plug(_, wanted) => hardware.plug(wanted.plug.clone()).await,
+                    Op::Readdress(eni, wanted) => {
+                        let known = plugged.get(eni).map(|done| done.addresses.clone()).unwrap_or_default();
+                        hardware.forget(&known ^ &wanted.addresses).await
+                    }
                     Op::Report(..) => Ok(()),
                 };
                 (op, result)
@@ -174,16 +204,24 @@ impl<H: Hardware> Wiring<H> {
             match (op, result) {
                 (Op::Unplug(eni), Ok(())) => {
                     tracing::debug!(%eni, "link unplugged");
-                    if let Some(attachment) = self.plugged.remove(&eni) {
-                        self.service.link_gone(&eni, &attachment);
+                    if let Some(done) = self.plugged.remove(&eni) {
+                        self.service.link_gone(&eni, &done.attachment);
                     }
                 }
                 (Op::Plug(eni, wanted), Ok(())) => {
                     tracing::debug!(%eni, instance = wanted.plug.instance, "link plugged");
-                    self.plugged.insert(eni, wanted.attachment);
+                    // None yet: the routers may remember an address where it was before it came to this ENI.
+                    let addresses = BTreeSet::new();
+                    self.plugged.insert(eni, Plugged { attachment: wanted.attachment, addresses });
+                }
+                (Op::Readdress(eni, wanted), Ok(())) => {
+                    let WantedLink { attachment, addresses, .. } = wanted;
+                    self.plugged.insert(eni, Plugged { attachment, addresses });
                 }
                 (Op::Report(eni, attachment), _) => self.service.link_gone(&eni, &attachment),
-                (Op::Unplug(eni) | Op::Plug(eni, _), Err(error)) => failed.push((eni, error)),
+                (Op::Unplug(eni) | Op::Plug(eni, _) | Op::Readdress(eni, _), Err(error)) => {
+                    failed.push((eni, error));
+                }
             }
         }
         failed

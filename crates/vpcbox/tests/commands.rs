@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Running, VPCBOX, element, fresh_name, http_post, namespaces, until, vpcbox};
-use std::{fs, process::Command};
+use common::{Running, VPCBOX, config, element, fresh_name, http_post, namespaces, until, vpcbox};
+use std::{fs, net::TcpListener, process::Command};
 
 #[test]
 fn a_link_shows_up_when_attached_and_goes_when_detached() {
@@ -38,6 +38,30 @@ fn links_come_late_or_never_and_are_pulled_as_told() {
     running.vpcbox("knob", &[&format!("pull={late}")]);
     until("it was pulled", || running.links("one", &late_mac).is_empty());
     assert_eq!(running.eni(&late, "status"), "in-use");
+}
+
+#[test]
+fn the_router_forgets_an_address_that_leaves_or_comes_to_an_eni_that_stays() {
+    let running = Running::start(false, 0);
+    let eni = running.create("a");
+    running.attach(&eni, "one", 1);
+    until("attached", || !running.links("one", &running.eni(&eni, "macAddress")).is_empty());
+    let netns = format!("--net={}", running.status["vpc_netns"].as_str().unwrap());
+    let subnet = running.subnet("a");
+    let bridge = format!("br-{}", &subnet[subnet.len() - 12..]);
+    let neighbours = |arguments: &[&str]| {
+        let ip = Command::new("nsenter").args([&netns, "ip", "neigh"]).args(arguments).output().unwrap();
+        assert!(ip.status.success(), "{}", String::from_utf8_lossy(&ip.stderr));
+        String::from_utf8(ip.stdout).unwrap()
+    };
+    for action in ["Assign", "Unassign", "Assign"] {
+        let elsewhere = ["replace", "10.0.1.200", "lladdr", "02:00:00:00:00:99", "nud", "reachable", "dev"];
+        neighbours(&[&elsewhere[..], &[&bridge]].concat());
+        running.call(&format!(
+            "Action={action}PrivateIpAddresses&NetworkInterfaceId={eni}&PrivateIpAddress.1=10.0.1.200"
+        ));
+        until(action, || !neighbours(&["show"]).contains("02:00:00:00:00:99"));
+    }
 }
 
 #[test]
@@ -82,6 +106,9 @@ fn status_shows_what_there_is_and_knobs_that_cannot_be_are_refused() {
     for part in [&running.name, &eni, "m5.large", "us-west-2b", "10.0.2.0/28"] {
         assert!(table.contains(part), "{part} is not in {table}");
     }
+    let gone = format!("{VPCBOX} status --name {} | true; exit ${{PIPESTATUS[0]}}", running.name);
+    let gone = Command::new("bash").args(["-c", &gone]).output().unwrap();
+    assert!(gone.status.success() && gone.stderr.is_empty(), "a reader that goes is no error: {gone:?}");
     let json = running.vpcbox("status", &["--json"]).stdout;
     let status: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(status["enis"].as_array().unwrap().len(), 3);
@@ -121,6 +148,47 @@ fn down_removes_what_a_killed_box_left_and_up_starts_over_it() {
     again.wait().unwrap();
     let down = running.vpcbox("down", &[]);
     assert!(String::from_utf8(down.stdout).unwrap().contains("removed"));
+    assert_eq!(namespaces(&running.name), Vec::<String>::new());
+}
+
+#[test]
+fn down_asks_nobody_to_end_but_the_box_itself() {
+    let mut running = Running::start(false, 0);
+    let other = fresh_name();
+    // As if this box had been given the process id of a killed one.
+    let mut file = running.status.clone();
+    file["name"] = other.clone().into();
+    fs::write(format!("/run/vpcbox/{other}.json"), file.to_string()).unwrap();
+    fs::write(format!("/run/vpcbox/{other}.json.new"), "{").unwrap();
+    assert!(vpcbox("down", &other, &[]).status.success());
+    assert!(!running.has_ended());
+    let left = fs::read_dir("/run/vpcbox").unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|file| file.starts_with(&other)).count(), 0);
+}
+
+#[test]
+fn an_up_that_fails_says_why_and_leaves_nothing_not_even_an_older_ready_file() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (name, dir) = (fresh_name(), tempfile::tempdir().unwrap());
+    let (file, ready) = (dir.path().join("vpc.toml"), dir.path().join("ready.json"));
+    let address = taken.local_addr().unwrap().to_string();
+    fs::write(&file, config(&name, false, 0).replace("127.0.0.1:0", &address)).unwrap();
+    fs::write(&ready, "of a box that was killed").unwrap();
+    let up = Command::new(VPCBOX).args(["up", "-f"]).arg(&file).arg("--ready-file").arg(&ready).output();
+    let up = up.unwrap();
+    let said = String::from_utf8(up.stderr).unwrap();
+    assert!(!up.status.success() && said.contains(&address) && said.contains("in use"), "{said}");
+    assert!(!said.contains('\u{1b}'), "no colours where there is no terminal: {said}");
+    assert!(!ready.exists());
+    assert_eq!(namespaces(&name), Vec::<String>::new());
+}
+
+#[test]
+fn a_closed_terminal_ends_a_box_as_ctrl_c_does() {
+    let mut running = Running::start(false, 0);
+    let pid = running.status["pid"].to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    until("the process has ended", || running.has_ended());
     assert_eq!(namespaces(&running.name), Vec::<String>::new());
 }
 

@@ -17,6 +17,8 @@ use tar::EntryType;
 
 /// Members of an archive: an image of 500 layers has 1500 of them in Docker's old form.
 const MAX_MEMBERS: usize = 20_000;
+/// Characters of the tar reader's own words in an error: it quotes whole headers.
+const MAX_QUOTE: usize = 120;
 /// Links from one member to another that are followed; Docker writes one.
 const MAX_LINKS: usize = 8;
 /// Buffer while hashing.
@@ -67,7 +69,8 @@ impl Archive {
     }
 
     fn scan(&self) -> Result<BTreeMap<String, Entry>> {
-        let damaged = |e: io::Error| self.bad(&format!("it is not a tar file or is damaged: {e}"));
+        let damaged =
+            |e: io::Error| self.bad(&format!("it is not a tar file or is damaged: {}", legible(&e)));
         let mut members = BTreeMap::new();
         let mut tar =
             tar::Archive::new(MemberReader { file: self.file.clone(), offset: 0, left: self.length });
@@ -209,4 +212,9 @@ impl io::Seek for MemberReader {
         self.left = end.saturating_sub(next);
         Ok(next)
     }
+}
+
+/// An error of the tar reader without the archive's own bytes, which it quotes as they are.
+fn legible(error: &io::Error) -> String {
+    error.to_string().chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(MAX_QUOTE).collect()
 }

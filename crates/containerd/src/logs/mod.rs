@@ -5,7 +5,7 @@
 
 mod read;
 
-pub use read::{Follower, LogLine, MAX_TAIL, ReadError, read};
+pub use read::{Follower, LogLine, MAX_TAIL, ReadError, await_end, read};
 
 use crate::{
     error::{Fault, Result},

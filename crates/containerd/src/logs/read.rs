@@ -3,18 +3,25 @@
 //! All of it is plain file work that blocks. A line that does not parse (torn by a full disk) is passed over.
 
 use berth_types::Timestamp;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 /// Most lines that one answer holds.
 pub const MAX_TAIL: usize = 10_000;
 /// Most bytes of log that are looked at for one answer: lines of 16 KiB fill it with 1000 lines.
 const MAX_BYTES: u64 = 16 << 20;
+/// Longest wait for the logger of an ended container: it ends when containerd forgets the container, which takes 50 ms and on a
+/// loaded machine some hundreds.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Between two looks at the logger.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Bytes read backwards at a time.
 const BLOCK: u64 = 64 << 10;
 /// Rotated files looked for; the logger keeps no more.
@@ -59,6 +66,20 @@ pub fn read(path: &Path, tail: usize, since: Option<Timestamp>) -> Result<Vec<Lo
         lines.retain(|line| line.time >= since);
     }
     Ok(lines)
+}
+
+/// Waits until the logger of an ended container has written its last words, which it gets a moment after the container's end is known.
+/// A logger that takes longer is not waited for.
+pub fn await_end(path: &Path) {
+    let start = Instant::now();
+    while start.elapsed() < LAST_WORDS {
+        // The logger holds the directory locked while it lives.
+        let Some(Ok(directory)) = path.parent().map(File::open) else { return };
+        if Flock::lock(directory, FlockArg::LockSharedNonblock).is_ok() {
+            return;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// `web.log`, `web.log.1`, ...: the newest first.

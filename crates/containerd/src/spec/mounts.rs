@@ -94,7 +94,12 @@ fn tmpfs_options(tmpfs: &Tmpfs) -> Vec<String> {
     let mut options: Vec<String> =
         safe.iter().filter(|(_, off)| !turned(off)).map(|(on, _)| (*on).to_owned()).collect();
     options.extend(
-        tmpfs.options.iter().filter(|o| !matches!(o.as_str(), "noexec" | "nosuid" | "nodev")).cloned(),
+        // `defaults` is mount(8)'s word for nothing in particular: the kernel refuses it.
+        tmpfs
+            .options
+            .iter()
+            .filter(|o| !matches!(o.as_str(), "noexec" | "nosuid" | "nodev" | "defaults"))
+            .cloned(),
     );
     options.push(format!("size={}m", tmpfs.size));
     options

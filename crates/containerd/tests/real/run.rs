@@ -106,6 +106,31 @@ async fn every_step_is_repeatable_and_everything_is_gone_after_remove() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_was_cut_off_at_any_moment_is_taken_over_and_starts_once() {
+    let mut rig = Rig::start().await;
+    for cut_ms in [5, 15, 30, 45, 60, 80, 100, 130] {
+        let name = format!("cut{cut_ms}");
+        let container = rig.container(&name, |spec| {
+            spec.command = Some(vec!["sh".into(), "-c".into(), "echo begun; exec sleep 1000".into()]);
+        });
+        rig.api.create(&container).await.unwrap();
+        let cut = Duration::from_millis(cut_ms);
+        // The call is dropped with its connection, as by kill -9, and the next agent asks at once.
+        drop(tokio::time::timeout(cut, rig.api.start(&container.id)).await);
+        rig.reconnect();
+        let (pid, _) = rig.api.start(&container.id).await.unwrap_or_else(|e| panic!("cut at {cut:?}: {e:?}"));
+        let states: Vec<_> = rig.api.list().await.unwrap().into_iter().map(|c| c.state).collect();
+        assert_eq!(states, [RuntimeState::Running { pid }], "cut at {cut:?}");
+        let out = eventually("its output", async || {
+            Some(text(&container.log_path, "stdout")).filter(|text| !text.is_empty())
+        });
+        assert_eq!(out.await, "begun\n", "cut at {cut:?}");
+        rig.api.remove(&container.id).await.unwrap();
+    }
+    rig.api.remove_task(&rig.task).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_definition_gets_wrong_is_said_and_leaves_nothing() {
     let rig = Rig::start().await;
     let image = rig.container("image", |spec| spec.image = "no/such:thing".into());

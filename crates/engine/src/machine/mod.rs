@@ -24,8 +24,8 @@ use crate::{
 use berth_types::{
     Chain,
     assignment::AssignmentError,
-    ids::{ContainerId, TaskArn},
     eni::SlotView,
+    ids::{ContainerId, TaskArn},
     lease::{Lease, LeaseError},
     ports::{ContainerError, ContainerErrorKind, ContainerEvent},
     task::{StopCode, TaskSpec},
@@ -185,7 +185,7 @@ impl World {
         Ok(task.wish.as_ref().map_or(task.ledger.required, |(change, _)| *change))
     }
 
-    /// A stopped task to forget now.
+    /// A stopped task to forget now, or as soon as its containers and its slot are given back.
     pub(crate) fn request_remove(&mut self, arn: &TaskArn, now: Now) -> Result<(), RemoveError> {
         let task = self.tasks.get_mut(arn).ok_or_else(|| RemoveError::NoSuchTask(arn.clone()))?;
         match &mut task.life {
@@ -193,9 +193,11 @@ impl World {
                 *due = now.tick;
                 Ok(())
             }
-            Life::Stopped { rest: Rest::Containers | Rest::Shared | Rest::Slot, .. } | Life::Live => {
-                Err(RemoveError::NotStopped(arn.clone()))
+            Life::Stopped { rest: Rest::Containers | Rest::Shared | Rest::Slot, .. } => {
+                task.forget_at_once = true;
+                Ok(())
             }
+            Life::Live => Err(RemoveError::NotStopped(arn.clone())),
         }
     }
 

@@ -170,7 +170,8 @@ impl Stage {
             Self::New | Self::Pulled { .. } | Self::Created { .. } | Self::Running { .. } => {
                 let mut past = self.past();
                 past.created_at = past.created_at.or(Some(at));
-                past.started_at = past.started_at.or(Some(at));
+                // The runtime's clock stands between the two: the answer to a start may come after the end of a short process.
+                past.started_at = Some(past.started_at.map_or(at, |started| started.min(at)));
                 *self = Self::Ended { past, end: End::Exited { code, at, oom }, remains: Remains::Maybe };
             }
             Self::Ended { .. } => {}

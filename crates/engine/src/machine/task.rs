@@ -150,6 +150,8 @@ pub(crate) struct Task {
     pub(crate) slot: Slot,
     pub(crate) containers: Vec<Container>,
     pub(crate) volumes_ready: bool,
+    /// Someone wants it forgotten: its files do not wait for their time.
+    pub(crate) forget_at_once: bool,
     /// Read from a record that may lag behind its containers, and the runtime has not been asked yet: no conclusions.
     pub(crate) unseen: bool,
     pub(crate) life: Life,
@@ -181,6 +183,7 @@ impl Task {
             slot: Slot::Wanted { held: None },
             containers,
             volumes_ready: false,
+            forget_at_once: false,
             unseen: false,
             life: Life::Live,
             times: Times::default(),
@@ -312,7 +315,8 @@ impl Task {
             return;
         }
         if let Life::Stopped { at, rest } = &mut self.life {
-            *rest = Rest::Files { due: now.due(*at, rules.cleanup_wait) };
+            let due = if self.forget_at_once { now.tick } else { now.due(*at, rules.cleanup_wait) };
+            *rest = Rest::Files { due };
             self.touch();
         }
     }
@@ -353,9 +357,10 @@ impl Task {
         {
             self.times.pull_stopped_at = Some(now.wall);
         }
-        let last_start = self.containers.iter().filter_map(|c| c.stage.past().started_at).max();
-        if known == TaskStatus::Running && self.times.started_at.is_none() {
-            self.times.started_at = last_start;
+        // A task whose end came before all that it needs had started has never run.
+        let has_run = self.containers.iter().all(Container::has_run_or_is_not_missed);
+        if known == TaskStatus::Running && has_run && self.times.started_at.is_none() {
+            self.times.started_at = self.containers.iter().filter_map(|c| c.stage.past().started_at).max();
         }
     }
 
@@ -454,6 +459,17 @@ impl Container {
                 self.kill_at = signalled_at.map_or(Tick::ZERO, |at| now.due(at, self.grace(rules)));
             }
             Stage::New | Stage::Pulled { .. } | Stage::Created { .. } | Stage::Ended { .. } => {}
+        }
+    }
+
+    /// Started once; or one that the task can do without and that failed before, rather than never being asked for.
+    fn has_run_or_is_not_missed(&self) -> bool {
+        match &self.stage {
+            Stage::Ended { past, end, .. } => {
+                past.started_at.is_some() || !self.spec.essential && !matches!(end, End::Unneeded { .. })
+            }
+            Stage::New | Stage::Pulled { .. } | Stage::Created { .. } => false,
+            Stage::Running { .. } => true,
         }
     }
 

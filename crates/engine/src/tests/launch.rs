@@ -98,7 +98,11 @@ async fn containers_start_in_the_order_of_their_dependencies() {
     let waits = node
         .until_task(&arn("t1"), "waiting for init", |t| t.containers[2].known == ContainerStatus::Running)
         .await;
-    assert!(waits.waiting.clone().unwrap().contains("container app waits for init"), "{:?}", waits.waiting);
+    assert!(
+        waits.waiting.clone().unwrap().contains("container init to end with SUCCESS, for container app"),
+        "{:?}",
+        waits.waiting
+    );
     node.containers.exit(&id_of(&arn("t1"), "init"), 0);
     let running = node.until_running(&arn("t1")).await;
     assert_eq!(node.containers.started(), ["init", "app", "proxy"]);
@@ -208,9 +212,8 @@ async fn a_container_that_cannot_be_made_or_started_fails_the_task_only_when_it_
 async fn a_task_waits_for_a_slot_and_a_refusal_is_its_reason() {
     let node = Node::start(0);
     node.run(task("t1", vec![container("web")])).await.unwrap();
-    let waits = node
-        .until_task(&arn("t1"), "asked", |t| t.waiting.as_deref() == Some("for a network interface"))
-        .await;
+    let waits =
+        node.until_task(&arn("t1"), "asked", |t| t.waiting.as_deref() == Some("a network interface")).await;
     assert_eq!(waits.last_status(), "PROVISIONING");
     node.until_world("asked", || node.leases.waiting() == [arn("t1")]).await;
     let reason = "no free address in subnet-1".to_owned();

@@ -73,9 +73,10 @@ async fn a_process_that_survives_sigkill_ends_its_task_but_keeps_its_slot() {
     assert!(over.containers[0].reason.as_ref().unwrap().starts_with("CannotStopContainerError: "));
     node.pass(Duration::from_secs(3600)).await;
     assert!(node.leases.held().contains_key(&arn("t1")), "a process still lives in the slot");
-    assert_eq!(node.handle.remove(&arn("t1")).await, Err(RemoveError::NotStopped(arn("t1"))));
+    assert_eq!(node.handle.remove(&arn("t1")).await, Ok(()));
+    assert!(node.snapshot().tasks.contains_key(&arn("t1")), "forgotten while its process lives");
     node.containers.vanish(&id_of(&arn("t1"), "web"));
-    node.until_over(&arn("t1")).await;
+    node.until("forgotten", |s| s.tasks.is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]

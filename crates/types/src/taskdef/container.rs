@@ -11,7 +11,7 @@ use crate::{
         Ulimit, VolumeSpec,
     },
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest list of anything in a container definition: a bound on what a definition of 64 KiB can make the kernel do.
 const MAX_LIST: usize = 512;
@@ -21,6 +21,9 @@ const MAX_CPU_SHARES: i64 = 262_144;
 
 /// 24 TiB in MiB, the largest instance type's memory.
 const MAX_MIB: i64 = 25_165_824;
+
+/// Docker refuses less: the kernel cannot even set up a process in it.
+const MIN_MIB: i64 = 6;
 
 /// A day: nobody waits longer for a container to start or stop by intent.
 const MAX_TIMEOUT_SECONDS: i64 = 86_400;
@@ -86,8 +89,9 @@ const CAPABILITIES: [&str; 38] = [
     "WAKE_ALARM",
 ];
 
-/// Options of `tmpfs` that take no value; the ECS API's list, less the propagation flags that make no sense on a fresh mount.
-const TMPFS_OPTIONS: [&str; 22] = [
+/// Options of `tmpfs` that take no value; the ECS API's list, less `remount` and the propagation flags, which make no sense on a
+/// fresh mount.
+const TMPFS_OPTIONS: [&str; 21] = [
     "defaults",
     "ro",
     "rw",
@@ -100,7 +104,6 @@ const TMPFS_OPTIONS: [&str; 22] = [
     "sync",
     "async",
     "dirsync",
-    "remount",
     "mand",
     "nomand",
     "atime",
@@ -124,6 +127,8 @@ pub(super) fn check(
     check_image(&c.image, at, problems);
     refuse_unsupported(c, at, problems);
     refuse_overlong(c, at, problems);
+    check_texts(c, at, problems);
+    check_targets(c, at, problems);
     let linux = c.linux_parameters.as_ref();
     let capability =
         |list: fn(&wire::Capabilities) -> &Option<Vec<String>>, name: &str, problems: &mut Problems| {
@@ -131,8 +136,8 @@ pub(super) fn check(
                 linux.and_then(|l| l.capabilities.as_ref()).and_then(|l| list(l).clone()).unwrap_or_default();
             capabilities(names, &format!("{at}.linuxParameters.capabilities.{name}"), problems)
         };
-    let memory = mib(c.memory, &format!("{at}.memory"), 4, problems);
-    let memory_reservation = mib(c.memory_reservation, &format!("{at}.memoryReservation"), 4, problems);
+    let memory = mib(c.memory, &format!("{at}.memory"), MIN_MIB, problems);
+    let memory_reservation = mib(c.memory_reservation, &format!("{at}.memoryReservation"), MIN_MIB, problems);
     if let (Some(hard), Some(soft)) = (memory, memory_reservation)
         && soft > hard
     {
@@ -192,6 +197,51 @@ fn check_image(image: &str, at: &str, problems: &mut Problems) {
             ),
         );
     }
+}
+
+/// Text that would go to the kernel or into a record: it cannot hold what ends it there.
+fn check_texts(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) {
+    for (name, list) in [("entryPoint", &c.entry_point), ("command", &c.command)] {
+        for (i, _) in list.iter().flatten().enumerate().filter(|(_, text)| text.contains('\0')) {
+            problems.add(format!("{at}.{name}[{i}]"), "holds a NUL; expected text without");
+        }
+    }
+    if let Some(user) = c.user.as_deref().filter(|u| u.chars().any(|x| x.is_control() || x.is_whitespace())) {
+        problems.add(
+            format!("{at}.user"),
+            format!("is {user:?}; expected a name or a number, or two of them with a colon between"),
+        );
+    }
+    if c.docker_labels.iter().flatten().any(|(key, value)| key.contains('\0') || value.contains('\0')) {
+        problems.add(format!("{at}.dockerLabels"), "holds a NUL; expected text without");
+    }
+}
+
+/// Two mounts at one place: the later one would hide the other.
+fn check_targets(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) {
+    let tmpfs = c.linux_parameters.as_ref().and_then(|l| l.tmpfs.as_deref()).unwrap_or_default();
+    let mounts = c.mount_points.as_deref().unwrap_or_default();
+    let mounts = mounts.iter().enumerate().filter_map(|(i, m)| {
+        Some((format!("{at}.mountPoints[{i}].containerPath"), m.container_path.as_deref()?))
+    });
+    let tmpfs = tmpfs
+        .iter()
+        .enumerate()
+        .map(|(i, t)| (format!("{at}.linuxParameters.tmpfs[{i}].containerPath"), t.container_path.as_str()));
+    let mut seen: BTreeSet<Vec<&str>> = BTreeSet::new();
+    for (field, path) in mounts.chain(tmpfs) {
+        if !seen.insert(parts(path)) {
+            problems.add(
+                field,
+                format!("is `{path}`, where something else is mounted already; expected a place of its own"),
+            );
+        }
+    }
+}
+
+/// The names on the way to a path: none for the root, however it is written.
+fn parts(path: &str) -> Vec<&str> {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect()
 }
 
 fn refuse_unsupported(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) {
@@ -337,22 +387,20 @@ fn tmpfs(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) -> Ve
     let mut mounts = Vec::new();
     for (i, entry) in list.iter().enumerate() {
         let field = format!("{at}.linuxParameters.tmpfs[{i}]");
-        if !is_absolute(&entry.container_path) {
+        if !is_absolute(&entry.container_path) || parts(&entry.container_path).is_empty() {
             problems.add(
                 format!("{field}.containerPath"),
-                format!("is `{}`; expected an absolute path without `..`", entry.container_path),
+                format!("is `{}`; expected an absolute path below / without `..`", entry.container_path),
             );
         }
         let options = entry.mount_options.clone().unwrap_or_default();
         for (j, option) in options.iter().enumerate() {
-            let with_value = ["mode=", "uid=", "gid=", "nr_inodes=", "nr_blocks="]
-                .iter()
-                .any(|p| option.starts_with(p) && !option.contains(','));
+            let with_value = option.split_once('=').is_some_and(|(name, value)| is_tmpfs_value(name, value));
             if !with_value && !TMPFS_OPTIONS.contains(&option.as_str()) {
                 problems.add(
                     format!("{field}.mountOptions[{j}]"),
                     format!(
-                        "is `{option}`; expected one of {}, mode=, uid=, gid=, nr_inodes=, nr_blocks=",
+                        "is `{option}`; expected one of {}, or mode=, uid=, gid=, nr_inodes=, nr_blocks= with a number",
                         TMPFS_OPTIONS.join(", ")
                     ),
                 );
@@ -363,6 +411,18 @@ fn tmpfs(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) -> Ve
         }
     }
     mounts
+}
+
+/// What the kernel takes behind `name=`.
+fn is_tmpfs_value(name: &str, value: &str) -> bool {
+    match name {
+        "mode" => u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777),
+        "uid" | "gid" => value.parse::<u32>().is_ok(),
+        "nr_inodes" | "nr_blocks" => {
+            value.strip_suffix(['k', 'm', 'g']).unwrap_or(value).parse::<u32>().is_ok()
+        }
+        _ => false,
+    }
 }
 
 fn mount_points(
@@ -382,7 +442,7 @@ fn mount_points(
                 format!("is `{volume}`; expected the name of one of the task's volumes"),
             );
         }
-        if !is_absolute(&path) || path == "/" {
+        if !is_absolute(&path) || parts(&path).is_empty() {
             problems.add(
                 field("containerPath"),
                 format!("is `{path}`; expected an absolute path below / without `..`"),

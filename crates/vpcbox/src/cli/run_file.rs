@@ -23,13 +23,18 @@ pub(super) fn write(status: &Status) -> anyhow::Result<()> {
 
 /// Writes a status so that a reader finds all of it or nothing.
 pub(super) fn write_whole(path: &Path, status: &Status) -> anyhow::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
+    let new = unfinished(path);
     let text = serde_json::to_vec_pretty(status)?;
     fs::write(&new, text)
         .and_then(|()| fs::rename(&new, path))
         .with_context(|| format!("write {}", path.display()))
+}
+
+/// Where a file is written before it takes its name.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    new.into()
 }
 
 /// Reads a box's file.
@@ -53,10 +58,13 @@ pub(super) fn find(name: &str) -> anyhow::Result<Option<Status>> {
 /// Removes a box's file.
 pub(super) fn remove(name: &str) -> anyhow::Result<()> {
     let path = path(name);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", path.display()))
+    for file in [unfinished(&path), path] {
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", file.display()))?;
+            }
+            _ => {}
         }
-        _ => Ok(()),
     }
+    Ok(())
 }

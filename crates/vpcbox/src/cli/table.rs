@@ -10,28 +10,28 @@ fn table(head: &[&str]) -> Table {
 }
 
 /// The box, its subnets and its instances.
-pub(super) fn print_status(status: &Status) {
+pub(super) fn status(status: &Status) -> String {
     let all = &status.inventory;
-    println!(
-        "{}  {}  endpoint {}  signatures {}",
-        status.name,
-        all.vpc,
-        status.endpoint,
-        switch(status.auth)
-    );
-    println!("VPC namespace {}\n", status.vpc_netns.display());
     let mut subnets = table(&["SUBNET", "NAME", "ZONE", "IPV4", "IPV6", "FREE"]);
     for s in &all.subnets {
         let ipv6 = s.ipv6.as_deref().unwrap_or("-");
         subnets.add_row([&s.id, &s.name, &s.zone, &s.ipv4, ipv6, &s.free.to_string()]);
     }
-    println!("{}\n", subnets.trim_fmt());
     let mut instances = table(&["INSTANCE", "NAME", "TYPE", "ZONE", "ADDRESS", "NAMESPACE"]);
     for i in &all.instances {
         let netns = i.netns.as_ref().map_or_else(|| "-".to_owned(), |path| path.display().to_string());
         instances.add_row([&i.id, &i.name, &i.kind, &i.zone, &i.ipv4, &netns]);
     }
-    println!("{}\n", instances.trim_fmt());
+    format!(
+        "{}  {}  endpoint {}  signatures {}\nVPC namespace {}\n\n{}\n\n{}\n",
+        status.name,
+        all.vpc,
+        status.endpoint,
+        switch(status.auth),
+        status.vpc_netns.display(),
+        subnets.trim_fmt(),
+        instances.trim_fmt()
+    )
 }
 
 fn switch(on: bool) -> &'static str {
@@ -39,7 +39,7 @@ fn switch(on: bool) -> &'static str {
 }
 
 /// All ENIs.
-pub(super) fn print_enis(enis: &[EniLine]) {
+pub(super) fn enis(enis: &[EniLine]) -> String {
     let mut lines = table(&["ENI", "MAC", "STATUS", "INSTANCE", "INDEX", "ADDRESSES", "DESCRIPTION"]);
     for e in enis {
         let index = e.device_index.map_or_else(|| "-".to_owned(), |index| index.to_string());
@@ -47,5 +47,5 @@ pub(super) fn print_enis(enis: &[EniLine]) {
         let addresses = e.addresses.join(" ");
         lines.add_row([&e.id, &e.mac, &e.status, instance, &index, &addresses, &e.description]);
     }
-    println!("{}", lines.trim_fmt());
+    lines.trim_fmt()
 }

@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{
-    fs,
+    fs, io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -29,6 +29,17 @@ pub(super) async fn up(config: Config, ready_file: Option<&Path>, json: bool) ->
     // Before anything is built: a signal that arrives meanwhile must not leave it behind.
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
+    let keeps_on = ignores_hangup();
+    let mut hangup = signal(SignalKind::hangup()).context("wait for SIGHUP")?;
+    if let Some(file) = ready_file.filter(|_| Fabric::holder(&config.name).is_none()) {
+        // Left by a box that was killed: whoever waits for the file would take it for this one's.
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", file.display()))?;
+            }
+            _ => {}
+        }
+    }
     let vpcbox = Vpcbox::up(config).await?;
     let status = vpcbox.status();
     let told = tell(&status, ready_file, json);
@@ -36,6 +47,8 @@ pub(super) async fn up(config: Config, ready_file: Option<&Path>, json: bool) ->
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            // The terminal was closed.
+            _ = hangup.recv(), if !keeps_on => {}
         }
     }
     vpcbox.down().await;
@@ -47,24 +60,31 @@ pub(super) async fn up(config: Config, ready_file: Option<&Path>, json: bool) ->
     told
 }
 
+/// Whether the process was started to outlive its terminal (`nohup`). A handler of ours would undo that.
+fn ignores_hangup() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The mask's lowest bit is signal 1.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
 fn tell(status: &Status, ready_file: Option<&Path>, json: bool) -> anyhow::Result<()> {
     run_file::write(status)?;
     if json {
-        println!("{}", serde_json::to_string(status)?);
+        super::print(&serde_json::to_string(status)?)?;
     } else {
-        table::print_status(status);
-        println!("ready; Ctrl-C removes everything");
+        super::print(&format!("{}\nready; Ctrl-C removes everything", table::status(status)))?;
     }
     ready_file.map_or(Ok(()), |file| run_file::write_whole(file, status))
 }
 
 /// Ends a running box, removes what a killed one left. Repeatable.
 pub(super) async fn down(name: &str) -> anyhow::Result<()> {
-    if let Some(status) = run_file::find(name)? {
-        ask_to_end(&status)?;
-    }
     let deadline = Instant::now() + DOWN_TIMEOUT;
+    let mut asked = false;
     let removed = loop {
+        // Again until it is there to be asked: one that is still coming up has no file yet.
+        asked = asked || ask_to_end(name)?;
         match Fabric::remove_leftovers(name).await {
             Err(FabricError::Running(_)) if Instant::now() < deadline => tokio::time::sleep(DOWN_POLL).await,
             other => break other.with_context(|| format!("remove what is left of {name}"))?,
@@ -72,21 +92,22 @@ pub(super) async fn down(name: &str) -> anyhow::Result<()> {
     };
     run_file::remove(name)?;
     if !removed.is_empty() {
-        println!("removed {}", removed.join(", "));
+        super::print(&format!("removed {}", removed.join(", ")))?;
     }
-    println!("{name} is down");
-    Ok(())
+    super::print(&format!("{name} is down"))
 }
 
-/// Asks the box's process to end, if it is still there.
-fn ask_to_end(status: &Status) -> anyhow::Result<()> {
+/// Asks the box's process to end; whether there was one.
+fn ask_to_end(name: &str) -> anyhow::Result<bool> {
+    let Some(status) = run_file::find(name)? else { return Ok(false) };
+    let pid = i32::try_from(status.pid)?;
     // The process id may have gone to somebody else since the file was written.
-    let program = fs::read_to_string(format!("/proc/{}/comm", status.pid)).unwrap_or_default();
-    if program.trim() != "vpcbox" {
-        return Ok(());
+    if Fabric::holder(name) != Some(pid) {
+        return Ok(false);
     }
-    match kill(Pid::from_raw(i32::try_from(status.pid)?), Signal::SIGTERM) {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("stop process {}", status.pid)),
+    match kill(Pid::from_raw(pid), Signal::SIGTERM) {
+        Ok(()) => Ok(true),
+        Err(Errno::ESRCH) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("stop process {pid}")),
     }
 }

@@ -36,7 +36,10 @@ pub(super) fn create(
     let mut tags = Tags::new();
     for index in params.indices("Tag") {
         let key = params.required(&format!("Tag.{index}.Key"))?;
-        tags.insert(key, params.text(&format!("Tag.{index}.Value")).unwrap_or_default());
+        let value = params.text(&format!("Tag.{index}.Value")).unwrap_or_default();
+        if tags.insert(key, value).is_some() {
+            return Err(ApiError::new("InvalidParameterValue", "Duplicate tag keys found."));
+        }
     }
     params.finish()?;
     if tags.is_empty() {

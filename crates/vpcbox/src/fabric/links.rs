@@ -10,10 +10,11 @@ use rtnetlink::{
     packet_route::{
         address::{AddressAttribute, AddressFlags},
         link::{InfoData, InfoVeth, LinkAttribute, LinkMessage, State},
-        neighbour::NeighbourAttribute,
+        neighbour::{NeighbourAddress, NeighbourAttribute},
     },
 };
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd},
     time::Duration,
@@ -201,12 +202,28 @@ pub(super) async fn wait_running(handle: &Handle, name: &str, eni: &str) -> Resu
 
 /// Forgets what the VPC's routers know of a MAC. An address that moves to another ENI would otherwise be unreachable from other
 /// subnets until the entry ages out; a real VPC knows at once who has it.
-pub(super) async fn forget_neighbour(handle: &Handle, mac: [u8; 6]) -> Result<(), FabricError> {
+pub(super) async fn forget_mac(handle: &Handle, mac: [u8; 6]) -> Result<(), FabricError> {
+    forget(handle, |a| matches!(a, NeighbourAttribute::LinkLayerAddress(m) if *m == mac)).await
+}
+
+/// Forgets what the VPC's routers know of addresses, for the same reason: they move between ENIs that both stay.
+pub(super) async fn forget_addresses(
+    handle: &Handle,
+    addresses: &BTreeSet<IpAddr>,
+) -> Result<(), FabricError> {
+    let moved = |attribute: &NeighbourAttribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(a)) => addresses.contains(&IpAddr::V4(*a)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(a)) => addresses.contains(&IpAddr::V6(*a)),
+        _ => false,
+    };
+    forget(handle, moved).await
+}
+
+async fn forget(handle: &Handle, which: impl Fn(&NeighbourAttribute) -> bool) -> Result<(), FabricError> {
     let mut known = std::pin::pin!(handle.neighbours().get().execute());
     let mut stale = Vec::new();
     while let Some(entry) = known.try_next().await.map_err(failed("list", "neighbours"))? {
-        let has = |a: &NeighbourAttribute| matches!(a, NeighbourAttribute::LinkLayerAddress(m) if *m == mac);
-        if entry.attributes.iter().any(has) {
+        if entry.attributes.iter().any(&which) {
             stale.push(entry);
         }
     }

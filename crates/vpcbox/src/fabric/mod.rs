@@ -33,9 +33,9 @@ use berth_netns::ns::Netns;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use owner::Command;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -129,6 +129,11 @@ impl Fabric {
         self.ask(|reply| Command::Unplug(eni.to_owned(), reply)).await?
     }
 
+    /// Makes the VPC's routers forget whose these addresses were. Repeatable.
+    pub async fn forget(&self, addresses: BTreeSet<IpAddr>) -> Result<(), FabricError> {
+        self.ask(|reply| Command::Forget(addresses, reply)).await?
+    }
+
     /// A listener in an instance's namespace. Close it before [`Fabric::down`]: it keeps the namespace alive.
     pub fn bind_in_instance(&self, instance: &str, address: SocketAddr) -> io::Result<TcpListener> {
         let path = self.0.instances.get(instance).ok_or_else(|| {
@@ -159,6 +164,11 @@ impl Fabric {
         };
         // The work panics or is cancelled only together with the runtime.
         tokio::task::spawn_blocking(work).await.unwrap_or(Err(FabricError::Down))
+    }
+
+    /// The process that a fabric of this name lives in, or one that is just removing what another one left.
+    pub fn holder(name: &str) -> Option<i32> {
+        teardown::holder(name)
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, FabricError> {

@@ -23,7 +23,11 @@ use rtnetlink::{
         link::{LinkAttribute, LinkMessage},
     },
 };
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval},
@@ -45,6 +49,7 @@ const FALLEN_BACK: &str = "dev%d";
 pub(super) enum Command {
     Plug(Plug, oneshot::Sender<Result<(), FabricError>>),
     Unplug(String, oneshot::Sender<Result<(), FabricError>>),
+    Forget(BTreeSet<IpAddr>, oneshot::Sender<Result<(), FabricError>>),
     Down(oneshot::Sender<()>),
 }
 
@@ -154,6 +159,9 @@ async fn work(
         match next {
             Next::Command(Some(Command::Plug(plug, reply))) => drop(reply.send(owner.plug(plug).await)),
             Next::Command(Some(Command::Unplug(eni, reply))) => drop(reply.send(owner.unplug(&eni).await)),
+            Next::Command(Some(Command::Forget(addresses, reply))) => {
+                drop(reply.send(links::forget_addresses(&owner.netlink.handle, &addresses).await));
+            }
             Next::Command(Some(Command::Down(reply))) => return Ended::Asked(reply),
             Next::Command(None) => return Ended::Dropped,
             Next::Look(look) => owner.look(look).await,
@@ -251,7 +259,7 @@ impl Owner {
     async fn unplug(&mut self, eni: &str) -> Result<(), FabricError> {
         let Some(plug) = self.plugged.get(eni) else { return Ok(()) };
         links::remove(&self.netlink.handle, &names::vpc_end(eni)).await?;
-        links::forget_neighbour(&self.netlink.handle, plug.mac).await?;
+        links::forget_mac(&self.netlink.handle, plug.mac).await?;
         tracing::info!(vpc = self.name, eni, instance = plug.instance, "link unplugged");
         self.plugged.remove(eni);
         Ok(())

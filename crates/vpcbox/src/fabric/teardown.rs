@@ -2,11 +2,12 @@
 
 use super::{FabricError, links, names, setup::namespace_failed};
 use berth_netns::ns::{self, Named, Netns};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::{
     fs, io,
     os::{
         linux::net::SocketAddrExt,
-        unix::net::{SocketAddr, UnixListener},
+        unix::net::{SocketAddr, UnixListener, UnixStream},
     },
     path::Path,
     time::Duration,
@@ -26,8 +27,7 @@ impl Claim {
     /// Takes the claim, or finds that a living fabric has it. Blocks for up to two seconds.
     pub(super) fn take(name: &str) -> Result<Self, FabricError> {
         let failed = |source| FabricError::Claim { name: name.to_owned(), source };
-        let address =
-            SocketAddr::from_abstract_name(format!("vpcbox-fabric/{name}").as_bytes()).map_err(failed)?;
+        let address = address(name).map_err(failed)?;
         let polls = CLAIM_WAIT.as_millis() / CLAIM_POLL.as_millis();
         for _ in 0..polls {
             match UnixListener::bind_addr(&address) {
@@ -38,6 +38,16 @@ impl Claim {
         }
         Err(FabricError::Running(name.to_owned()))
     }
+}
+
+/// The process that has the claim to a name. The kernel says so: a number from a file may be another process's by now.
+pub(super) fn holder(name: &str) -> Option<i32> {
+    let stream = UnixStream::connect_addr(&address(name).ok()?).ok()?;
+    Some(getsockopt(&stream, PeerCredentials).ok()?.pid())
+}
+
+fn address(name: &str) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("vpcbox-fabric/{name}").as_bytes())
 }
 
 /// Removes the links, then the namespaces; the names of the latter. Goes on after an error, so that one thing that sticks does

@@ -180,6 +180,7 @@ async fn directories_are_listed_as_the_real_service_prints_them() {
         ),
         ("/latest/meta-data/network/interfaces/macs/", "02:ab:00:00:00:01/"),
         ("/latest/meta-data/network/interfaces/macs", "02:ab:00:00:00:01/"),
+        ("/latest/meta-data/placement/availability-zone/", "us-west-2a"),
         ("/latest/meta-data/placement/", "availability-zone\navailability-zone-id\nregion"),
         ("/latest/meta-data/iam/security-credentials/", "berth-node"),
     ] {
@@ -229,7 +230,7 @@ async fn an_interface_shows_its_facts_and_omits_what_it_does_not_have() {
     ] {
         assert_eq!(imds.get(&format!("{base}/{path}")).await.body, value, "{path}");
     }
-    for absent in ["ipv6s", "subnet-ipv6-cidr-blocks", "vpc-ipv6-cidr-blocks", "local-ipv4s/"] {
+    for absent in ["ipv6s", "subnet-ipv6-cidr-blocks", "vpc-ipv6-cidr-blocks", "public-ipv4s"] {
         assert_eq!(imds.get(&format!("{base}/{absent}")).await.status, 404, "{absent}");
     }
     // Some clients encode the colons.
@@ -257,7 +258,7 @@ async fn the_tree_grows_with_an_attached_interface() {
 async fn what_is_not_there_is_answered_with_the_real_services_page() {
     let imds = start();
     for path in
-        ["/latest/meta-data/spot/instance-action", "/latest/user-data", "/nothing", "/latest/meta-data/mac/"]
+        ["/latest/meta-data/spot/instance-action", "/latest/user-data", "/nothing", "/latest/meta-data/mac/x"]
     {
         let answer = imds.get(path).await;
         assert_eq!(answer.status, 404, "{path}");

@@ -34,8 +34,7 @@ pub(super) fn find(instance: &ImdsInstance, path: &str) -> Option<Found> {
     }
     match node {
         Node::Dir(entries) => Some(Found::Text(listing(entries, parts.len()))),
-        // The real service has nothing below a value.
-        Node::Text(_) | Node::Credentials if path.ends_with('/') => None,
+        // Also with a slash at the end: botocore asks for `placement/availability-zone/`, and gets it.
         Node::Text(text) => Some(Found::Text(text.clone())),
         Node::Credentials => Some(Found::Credentials),
     }

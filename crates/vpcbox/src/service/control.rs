@@ -139,12 +139,7 @@ impl Service {
                     instance: e.attachment.as_ref().map(|a| a.instance.to_string()),
                     device_index: e.attachment.as_ref().map(|a| a.device_index),
                     subnet: e.subnet.to_string(),
-                    addresses: e
-                        .ipv4
-                        .iter()
-                        .map(ToString::to_string)
-                        .chain(e.ipv6.iter().map(ToString::to_string))
-                        .collect(),
+                    addresses: e.addresses().map(|a| a.to_string()).collect(),
                     description: e.description.clone(),
                 })
                 .collect(),

@@ -10,6 +10,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 struct Bench {
     plugged: Mutex<BTreeMap<String, Plug>>,
     failures: Mutex<u32>,
+    forgotten: Mutex<BTreeSet<IpAddr>>,
 }
 
 impl Bench {
@@ -39,6 +40,12 @@ impl Hardware for Bench {
     async fn unplug(&self, eni: &str) -> Result<(), FabricError> {
         self.step()?;
         self.plugged.lock().unwrap().remove(eni);
+        Ok(())
+    }
+
+    async fn forget(&self, addresses: BTreeSet<IpAddr>) -> Result<(), FabricError> {
+        self.step()?;
+        self.forgotten.lock().unwrap().extend(addresses);
         Ok(())
     }
 }
@@ -117,6 +124,22 @@ async fn links_follow_attach_detach_and_attach_again() {
 }
 
 #[tokio::test]
+async fn addresses_that_come_and_go_while_the_link_stays_are_forgotten_by_the_routers() {
+    let rig = Rig::start();
+    let eni = rig.create().await;
+    rig.attach(&eni, 1).await;
+    let forgotten = |address: &IpAddr| rig.bench.forgotten.lock().unwrap().remove(address);
+    let query =
+        format!("NetworkInterfaceId={eni}&PrivateIpAddress.1=10.0.1.77&Action=AssignPrivateIpAddresses");
+    rig.call(&query, "networkInterfaceId").await;
+    let address = IpAddr::from([10, 0, 1, 77]);
+    rig.until("forgotten when it comes", || forgotten(&address)).await;
+    rig.call(&query.replace("=Assign", "=Unassign"), "return").await;
+    rig.until("forgotten when it goes", || forgotten(&address)).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn failing_hardware_is_tried_again() {
     let rig = Rig::start();
     let eni = rig.create().await;
@@ -176,9 +199,12 @@ fn an_attachment_that_took_over_waits_for_the_old_link_to_go() {
         name: None,
         addresses: Vec::new(),
     };
-    let wanted = WantedLink { attachment: new.clone(), plug };
+    let addresses = BTreeSet::from([IpAddr::from([10, 0, 1, 7])]);
+    let wanted = WantedLink { attachment: new.clone(), plug, addresses: addresses.clone() };
     let view = LinkView { wanted: [(eni.clone(), wanted.clone())].into(), ..LinkView::default() };
-    assert_eq!(plan(&view, &[(eni.clone(), old)].into()), [Op::Unplug(eni.clone())]);
-    assert_eq!(plan(&view, &BTreeMap::new()), [Op::Plug(eni.clone(), wanted)]);
-    assert_eq!(plan(&view, &[(eni, new)].into()), []);
+    let done = |attachment, addresses| BTreeMap::from([(eni.clone(), Plugged { attachment, addresses })]);
+    assert_eq!(plan(&view, &done(old, addresses.clone())), [Op::Unplug(eni.clone())]);
+    assert_eq!(plan(&view, &BTreeMap::new()), [Op::Plug(eni.clone(), wanted.clone())]);
+    assert_eq!(plan(&view, &done(new.clone(), BTreeSet::new())), [Op::Readdress(eni.clone(), wanted)]);
+    assert_eq!(plan(&view, &done(new, addresses)), []);
 }

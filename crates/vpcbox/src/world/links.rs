@@ -9,7 +9,10 @@ use super::{
 use crate::fabric::Plug;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// The links that should be there at one time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,6 +32,8 @@ pub struct WantedLink {
     pub attachment: AttachmentId,
     /// What the fabric has to do.
     pub plug: Plug,
+    /// All addresses that the ENI holds now: they come and go while the link stays.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 impl World {
@@ -44,7 +49,11 @@ impl World {
                 }
                 (Phase::Attaching { .. } | Phase::Attached, LinkFate::From(due)) if due <= now => {
                     let plug = self.plug_of(id);
-                    let wanted = plug.map(|plug| WantedLink { attachment: attachment.id.clone(), plug });
+                    let wanted = plug.map(|plug| WantedLink {
+                        attachment: attachment.id.clone(),
+                        plug,
+                        addresses: eni.addresses().collect(),
+                    });
                     view.wanted.extend(wanted.map(|w| (id.clone(), w)));
                 }
                 (Phase::Attaching { .. } | Phase::Attached, LinkFate::From(due)) => {

@@ -24,10 +24,12 @@ impl World {
         let site = Arc::clone(&self.state.site);
         let eni = Arc::clone(self.visible(id, now)?);
         let subnet = site.subnets.get(&eni.subnet).ok_or_else(|| eni.subnet.not_found())?;
-        let mut taken = BTreeSet::new();
+        let (mut taken, mut assigned) = (BTreeSet::new(), Vec::new());
         for address in named {
             check_ipv4(&self.state, subnet, *address, Some(id), take_over)?;
-            taken.insert(*address);
+            if taken.insert(*address) {
+                assigned.push(*address);
+            }
         }
         let fresh = taken.iter().filter(|a| !eni.ipv4.contains(a)).count();
         let total = eni.ipv4.len() + fresh + count;
@@ -35,7 +37,6 @@ impl World {
         if total > limit {
             return Err(Refusal::AddressLimit { count: total, limit });
         }
-        let mut assigned: Vec<_> = named.to_vec();
         assigned.append(&mut self.choose_ipv4(subnet, count, &taken)?);
         for address in &assigned {
             self.give(id, *address)?;

@@ -11,7 +11,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -123,6 +123,11 @@ impl Eni {
     /// The primary private address.
     pub fn primary_ipv4(&self) -> Ipv4Addr {
         self.ipv4.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED)
+    }
+
+    /// All addresses, the primary first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.ipv4.iter().copied().map(IpAddr::V4).chain(self.ipv6.iter().copied().map(IpAddr::V6))
     }
 
     /// `status` in EC2's words.

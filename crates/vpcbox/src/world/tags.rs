@@ -13,7 +13,7 @@ const MAX_TAGS: usize = 50;
 /// Longest key in characters: EC2's limit.
 const MAX_KEY: usize = 127;
 /// Longest value in characters: EC2's limit.
-const MAX_VALUE: usize = 255;
+const MAX_VALUE: usize = 256;
 
 /// Checks that `new` tags may join the `old` ones of a resource.
 pub(super) fn check_tags(old: &Tags, new: &Tags) -> Result<(), Refusal> {
@@ -22,7 +22,7 @@ pub(super) fn check_tags(old: &Tags, new: &Tags) -> Result<(), Refusal> {
             return Err(Refusal::BadTag("Tag key must be 1 to 127 characters long"));
         }
         if value.chars().count() > MAX_VALUE {
-            return Err(Refusal::BadTag("Tag value exceeds the maximum length of 255 characters"));
+            return Err(Refusal::BadTag("Tag value exceeds the maximum length of 256 characters"));
         }
         if key.to_ascii_lowercase().starts_with("aws:") {
             return Err(Refusal::BadTag("Tag keys starting with 'aws:' are reserved for internal use"));

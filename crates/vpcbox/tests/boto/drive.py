@@ -133,6 +133,8 @@ def addresses_come_and_go():
     new = [a["PrivateIpAddress"] for a in reply["AssignedPrivateIpAddresses"]]
     assert len(new) == 2 and reply["NetworkInterfaceId"] == eni
     ec2.assign_private_ip_addresses(NetworkInterfaceId=eni, PrivateIpAddresses=["10.0.1.200"])
+    twice = ec2.assign_private_ip_addresses(NetworkInterfaceId=eni, PrivateIpAddresses=["10.0.1.200"] * 2)
+    assert [a["PrivateIpAddress"] for a in twice["AssignedPrivateIpAddresses"]] == ["10.0.1.200"]
     assert len(describe(eni)["PrivateIpAddresses"]) == 4
     ec2.unassign_private_ip_addresses(NetworkInterfaceId=eni, PrivateIpAddresses=new)
     left = [a["PrivateIpAddress"] for a in describe(eni)["PrivateIpAddresses"]]
@@ -156,6 +158,9 @@ def tags_are_set_shown_and_removed():
     assert {t["ResourceType"] for t in found} == {"network-interface"}
     by_tag = ec2.describe_network_interfaces(Filters=[{"Name": "tag:k", "Values": ["v"]}])["NetworkInterfaces"]
     assert [e["NetworkInterfaceId"] for e in by_tag] == [eni]
+    ec2.create_tags(Resources=[eni], Tags=[{"Key": "other", "Value": "v" * 256}])
+    twice = dict(Resources=[eni], Tags=[{"Key": "k", "Value": "1"}, {"Key": "k", "Value": "2"}])
+    refused("InvalidParameterValue", ec2.create_tags, **twice)
     ec2.delete_tags(Resources=[eni], Tags=[{"Key": "k", "Value": "another"}, {"Key": "other"}])
     assert describe(eni)["TagSet"] == [{"Key": "k", "Value": "v"}]
     ec2.delete_tags(Resources=[eni, subnets["a"]])

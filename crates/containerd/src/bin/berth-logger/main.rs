@@ -13,6 +13,7 @@ use args::Arguments;
 use lines::{Stream, StreamName};
 use nix::{
     errno::Errno,
+    fcntl::{Flock, FlockArg},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{SigSet, Signal},
 };
@@ -51,6 +52,9 @@ fn main() -> ExitCode {
         }
         nix::unistd::close(number).ok();
     }
+    // Held until the end, so that readers can tell whether more is to come; without it they only do not wait.
+    let directory = arguments.path.parent().and_then(|dir| File::open(dir).ok());
+    let _writing = directory.and_then(|dir| Flock::lock(dir, FlockArg::LockExclusiveNonblock).ok());
     let mut sink = Sink::new(arguments);
     // Open before the container runs, so that its first line has a place.
     sink.open();
