@@ -220,7 +220,6 @@ async fn eni_config(config: &Config, instance: &InstanceFacts, cloud: &dyn Cloud
             None => subnet_has_ipv6(instance, cloud).await,
         },
         seed: seed(instance),
-        ..EniConfig::default()
     }
 }
 

@@ -144,14 +144,7 @@ async fn logs(args: LogsArgs) -> Result<()> {
         path += &format!("&container={container}");
     }
     let view: LogView = client(&args.client).get(&path).await?;
-    let several = view.lines.iter().any(|l| l.container != view.lines[0].container);
-    print(&args.client, &view, |v| {
-        let line = |l: &berth_admin::view::LogLine| {
-            let end = if l.log.ends_with('\n') { "" } else { "\n" };
-            if several { format!("{} | {}{end}", l.container, l.log) } else { format!("{}{end}", l.log) }
-        };
-        v.lines.iter().map(line).collect()
-    })
+    print(&args.client, &view, show::logs)
 }
 
 async fn pool(args: PoolArgs) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Aligned tables for people.
 
-use berth_admin::view::{ContainerView, HealthView, InstanceView, Pool, TaskView};
+use berth_admin::view::{ContainerView, HealthView, InstanceView, LogView, Pool, TaskView};
 use berth_types::{
     Timestamp,
     eni::{EniView, SlotView},
@@ -68,6 +68,31 @@ pub(super) fn tasks(tasks: &[TaskView], now: Timestamp) -> String {
         ]);
     }
     finish(rows)
+}
+
+/// Lines as they were written, each after its container's name when there are several. A long line comes in pieces: the next one
+/// of the same stream goes on where the last one stopped.
+pub(super) fn logs(view: &LogView) -> String {
+    let several = view.lines.iter().any(|l| l.container != view.lines[0].container);
+    let mut out = String::new();
+    let mut open: Option<(&str, &str)> = None;
+    for line in &view.lines {
+        let source = (line.container.as_str(), line.stream.as_str());
+        if open != Some(source) {
+            if open.is_some() {
+                out.push('\n');
+            }
+            if several {
+                out += &format!("{} | ", line.container);
+            }
+        }
+        out += &line.log;
+        open = (!line.log.ends_with('\n')).then_some(source);
+    }
+    if open.is_some() {
+        out.push('\n');
+    }
+    out
 }
 
 fn short(task: &TaskView) -> String {
