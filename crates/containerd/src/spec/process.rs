@@ -66,6 +66,9 @@ fn arguments(inputs: &Inputs<'_>) -> Result<Vec<String>> {
     Ok(args)
 }
 
+/// The region is a default: ECS leaves it alone when the task or the image names one under either name.
+const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+
 /// Image, then definition, then what the agent injects; the last of a name wins and keeps the place of the first.
 fn environment(inputs: &Inputs<'_>) -> Vec<String> {
     let container = inputs.container;
@@ -75,10 +78,14 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
         all.push(("TERM".into(), "xterm".into()));
     }
     let image = inputs.image.env.iter().flatten().filter_map(|line| line.split_once('='));
-    let image = image.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let image: Vec<(String, String)> =
+        image.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let own_region = image.iter().any(|(name, _)| REGION.contains(&name.as_str()));
+    let injected = container.injected_environment.iter().cloned();
     let rest = image
+        .into_iter()
         .chain(container.spec.environment.iter().cloned())
-        .chain(container.injected_environment.iter().cloned());
+        .chain(injected.filter(|(name, _)| !(own_region && REGION.contains(&name.as_str()))));
     for (name, value) in rest {
         match all.iter_mut().find(|(known, _)| *known == name) {
             Some(entry) => entry.1 = value,

@@ -147,6 +147,24 @@ fn entry_point_and_command_combine_as_in_docker() {
 }
 
 #[test]
+fn a_region_that_the_image_names_is_left_alone() {
+    let regions = |image: &[&str]| {
+        let mut s = container_spec();
+        s.command = words("x");
+        let mut container = create(s);
+        let region = |name: &str| (name.to_owned(), "agent".to_owned());
+        container.injected_environment = vec![region("AWS_REGION"), region("AWS_DEFAULT_REGION")];
+        let env = image.iter().map(|line| (*line).to_owned()).collect();
+        let image = ImageSettings { env: Some(env), ..ImageSettings::default() };
+        let spec = try_built(&container, &image, &host()).unwrap();
+        let all = spec.process().as_ref().unwrap().env().clone().unwrap();
+        all.into_iter().filter(|line| line.starts_with("AWS_")).collect::<Vec<_>>()
+    };
+    assert_eq!(regions(&["A=1"]), ["AWS_REGION=agent", "AWS_DEFAULT_REGION=agent"]);
+    assert_eq!(regions(&["AWS_DEFAULT_REGION=image"]), ["AWS_DEFAULT_REGION=image"]);
+}
+
+#[test]
 fn the_last_of_an_environment_name_wins() {
     let env = |spec: Spec| spec.process().as_ref().unwrap().env().clone().unwrap();
     let spec =
