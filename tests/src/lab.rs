@@ -6,7 +6,7 @@ use crate::{
     process::{Process, eventually, program, run},
     sweep,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -256,20 +256,37 @@ impl Lab {
         Ok(agent)
     }
 
-    /// Empties the pools, ends agents, box and containerd in order, and answers what of the ENIs was left when the agents ended.
-    pub fn stop(&mut self) -> Result<()> {
+    /// Empties the pools, ends agents, box and containerd in order, and answers which ENIs EC2 still had when the agents had ended: the
+    /// instances' primary ones are not counted.
+    pub fn stop(&mut self) -> Result<Vec<String>> {
         for agent in &mut self.agents {
             agent.drain()?;
             agent.stop()?;
         }
+        let left = enis_in_ec2(&self.settings.name)?;
         if let Some(mut vpcbox) = self.vpcbox.take() {
             vpcbox.end(Signal::SIGTERM, PATIENCE)?;
         }
         if let Some(mut containerd) = self.containerd.take() {
             containerd.end(Signal::SIGTERM, PATIENCE)?;
         }
-        Ok(())
+        Ok(left.iter().map(|eni| format!("ENI {}", eni["description"])).collect())
     }
+}
+
+/// What EC2 knows, whatever the agents believe: every ENI of the box of this name but the instances' primary ones.
+fn enis_in_ec2(name: &str) -> Result<Vec<Value>> {
+    let text = run(Command::new(program("vpcbox")?).args(["status", "--json", "--name", name]))?;
+    let status: Value = serde_json::from_str(&text).context("read the box's status")?;
+    let enis = status["enis"].as_array().context("the box's status names no ENIs")?;
+    let primaries = enis.iter().filter(|e| is_primary(e)).count();
+    ensure!(primaries == INSTANCES.len(), "{primaries} primary ENIs, expected {}: {status}", INSTANCES.len());
+    Ok(enis.iter().filter(|e| !is_primary(e)).cloned().collect())
+}
+
+/// As the box names them when it makes its instances.
+fn is_primary(eni: &Value) -> bool {
+    eni["description"] == "Primary network interface"
 }
 
 impl Drop for Lab {
@@ -366,6 +383,12 @@ impl Agent {
     /// The task as it stands now.
     pub fn inspect(&self, task: &Value) -> Result<Value> {
         self.json(&["inspect", arn(task)?])
+    }
+
+    /// What EC2 knows of this agent's ENIs, whatever the agent believes.
+    pub fn enis_in_ec2(&self) -> Result<Vec<Value>> {
+        let mine = |e: &Value| e["description"].as_str().unwrap_or_default().contains(&self.instance_id);
+        Ok(enis_in_ec2(&self.lab)?.into_iter().filter(mine).collect())
     }
 
     /// Imports an image archive for this agent.

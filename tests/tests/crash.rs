@@ -94,23 +94,6 @@ fn pins(agent: &Agent) -> Vec<String> {
     entries.map(|e| e.path().display().to_string()).collect()
 }
 
-/// What EC2 knows of this agent's ENIs, the primary left out.
-fn enis_in_ec2(lab: &OneLab, agent: &Agent) -> Vec<Value> {
-    let text = run(Command::new(program("vpcbox").unwrap()).args([
-        "status",
-        "--json",
-        "--name",
-        &lab.settings.name,
-    ]))
-    .unwrap();
-    let status: Value = serde_json::from_str(&text).unwrap();
-    let enis = status["enis"].as_array().unwrap();
-    enis.iter()
-        .filter(|e| e["description"].as_str().unwrap_or_default().contains(&agent.instance_id))
-        .cloned()
-        .collect()
-}
-
 impl Torture {
     fn new(name: &str, seed: u64) -> Self {
         eprintln!("CRASH_SEED={seed}");
@@ -303,7 +286,7 @@ impl Torture {
             let count = |key: &str| pool[key].as_u64().unwrap_or(u64::MAX);
             let busy = ["filling", "recycling", "removing"].iter().any(|key| count(key) > 0);
             let slots = count("leased") + count("warm");
-            let there = (namespaces(agent).len() as u64, enis_in_ec2(lab, agent).len() as u64);
+            let there = (namespaces(agent).len() as u64, agent.enis_in_ec2().unwrap().len() as u64);
             if busy || there != (slots, slots) {
                 anyhow::bail!("{pool} with namespaces and ENIs {there:?}: {}", agent.json(&["enis"])?);
             }
@@ -316,7 +299,7 @@ impl Torture {
     fn end(mut self) {
         self.lab.knob(&["reset"]).unwrap();
         self.agent().drain().unwrap();
-        assert_eq!(enis_in_ec2(&self.lab, &self.lab.agents[0]), Vec::<Value>::new());
+        assert_eq!(self.lab.agents[0].enis_in_ec2().unwrap(), Vec::<Value>::new());
         let agent = &self.lab.agents[0];
         assert_eq!(namespaces(agent), Vec::<String>::new());
         assert_eq!(pins(agent), Vec::<String>::new());

@@ -107,6 +107,11 @@ fn survives_kill(between: fn(&Agent), name: &str) {
     agent.wait_warm().unwrap();
     assert_eq!(eni_ids(agent), enis_before, "an ENI was leaked or made anew");
     assert_eq!(
+        agent.enis_in_ec2().unwrap().len(),
+        enis_before.len(),
+        "EC2 has ENIs that the agent does not know"
+    );
+    assert_eq!(
         namespaces(agent).len(),
         netns_before.len(),
         "{netns_before:?} became {:?}",
@@ -117,6 +122,11 @@ fn survives_kill(between: fn(&Agent), name: &str) {
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
     agent.drain().unwrap();
     assert_eq!(namespaces(agent), Vec::<String>::new());
+    assert_eq!(
+        agent.enis_in_ec2().unwrap(),
+        Vec::<Value>::new(),
+        "EC2 has ENIs that the agent does not know"
+    );
 }
 
 #[test]
