@@ -5,7 +5,7 @@ use berth_types::{
     assignment::{Assignment, AssignmentError},
     ids::{SecurityGroupId, SubnetId, TaskArn},
     lease::LeaseNeeds,
-    task::TaskSpec,
+    task::{Origin, TaskSpec},
     taskdef::{self, Identity},
 };
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,7 @@ pub(crate) fn spec(admin: &Admin, body: &[u8]) -> Result<TaskSpec, ApiError> {
         launch_type: "EC2".into(),
         network: LeaseNeeds { subnet: request.subnet, security_groups, tags: Default::default() },
         created_at: (admin.now)(),
+        origin: Origin::Operator,
     };
     taskdef::validate(&definition, identity).map_err(|e| ApiError::InvalidTaskDefinition(e.to_string()))
 }

@@ -16,8 +16,8 @@ use aws_sdk_ec2::{
 };
 use berth_types::{
     eni::{CreateEni, EniFacts, InstanceFacts},
-    ids::{AttachmentId, EniId},
-    ports::{Cloud, CloudError, CloudErrorKind, TAG_INSTANCE},
+    ids::{AttachmentId, EniId, SecurityGroupId},
+    ports::{Cloud, CloudError, CloudErrorKind, IdentityDocument, TAG_INSTANCE},
 };
 use std::collections::BTreeMap;
 use tokio::sync::OnceCell;
@@ -333,6 +333,18 @@ impl Cloud for Ec2Cloud {
         let ec2 = &self.session().await?.ec2;
         let reply = ec2.delete_network_interface().network_interface_id(eni.as_str()).send().await;
         gone_is_fine(reply.map(|_| ()).map_err(|error| failure::sort("delete", eni.to_string(), error)))
+    }
+
+    async fn set_security_groups(&self, eni: &EniId, groups: &[SecurityGroupId]) -> Result<(), CloudError> {
+        let ec2 = &self.session().await?.ec2;
+        let groups = groups.iter().map(ToString::to_string).collect();
+        let call =
+            ec2.modify_network_interface_attribute().network_interface_id(eni.as_str()).set_groups(Some(groups));
+        call.send().await.map(drop).map_err(|error| failure::sort("set groups of", eni.to_string(), error))
+    }
+
+    async fn identity_document(&self) -> Result<IdentityDocument, CloudError> {
+        imds::identity_document(&self.imds).await
     }
 
     async fn tag_eni(&self, eni: &EniId, tags: &BTreeMap<String, Option<String>>) -> Result<(), CloudError> {

@@ -4,7 +4,7 @@ use crate::failure;
 use aws_config::imds::Client;
 use berth_types::{
     ids::{InstanceId, MacAddr, SecurityGroupId, SubnetId, VpcId},
-    ports::{CloudError, CloudErrorKind},
+    ports::{CloudError, CloudErrorKind, IdentityDocument},
 };
 use serde::Deserialize;
 use std::{net::Ipv4Addr, str::FromStr};
@@ -31,6 +31,7 @@ pub(crate) struct PrimaryEni {
 }
 
 const IDENTITY: &str = "/latest/dynamic/instance-identity/document";
+const SIGNATURE: &str = "/latest/dynamic/instance-identity/signature";
 const META: &str = "/latest/meta-data";
 
 /// Reads the identity document.
@@ -38,6 +39,11 @@ pub(crate) async fn identity(imds: &Client) -> Result<Identity, CloudError> {
     let text = get(imds, IDENTITY).await?;
     serde_json::from_str(&text)
         .map_err(|error| failure::unreadable("read IMDS", IDENTITY, &error.to_string()))
+}
+
+/// Reads the identity document and its signature as they are: the signature is over the document's bytes.
+pub(crate) async fn identity_document(imds: &Client) -> Result<IdentityDocument, CloudError> {
+    Ok(IdentityDocument { document: get(imds, IDENTITY).await?, signature: get(imds, SIGNATURE).await? })
 }
 
 /// Reads the zone's id, which hosts of an old kind do not know.

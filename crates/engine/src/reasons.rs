@@ -62,7 +62,9 @@ pub(crate) fn failed(step: Step, error: &ContainerError) -> String {
                 Chain(error)
             )
         }
-        ContainerErrorKind::Invalid(_)
+        ContainerErrorKind::CannotResolve(why) => format!("CannotPullImageManifestError: {why}"),
+        ContainerErrorKind::CannotPull(_)
+        | ContainerErrorKind::Invalid(_)
         | ContainerErrorKind::Unavailable(_)
         | ContainerErrorKind::Runtime(_) => {
             format!("{name}: {}", Chain(error))

@@ -39,6 +39,8 @@ pub(crate) fn table_letter(table: Table) -> u8 {
         Table::Enis => b'E',
         Table::Leases => b'L',
         Table::Tasks => b'T',
+        Table::Registration => b'R',
+        Table::Reports => b'O',
     }
 }
 

@@ -12,9 +12,11 @@
 //! [`ports`] holds the four traits behind which EC2, the kernel, containerd and the disk lie.
 
 pub mod assignment;
+pub mod cluster;
 pub mod eni;
 pub mod error;
 pub mod ids;
+pub mod image;
 pub mod lease;
 pub mod ports;
 pub mod task;

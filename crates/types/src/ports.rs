@@ -6,7 +6,7 @@
 use crate::{
     Class, Timestamp,
     eni::{BuiltSlot, CreateEni, EniFacts, InstanceFacts, LinkTable, NetworkFacts, SlotFiles, SlotSpec},
-    ids::{AttachmentId, ContainerId, EniId, MacAddr, SlotId, TaskArn},
+    ids::{AttachmentId, ContainerId, EniId, MacAddr, SecurityGroupId, SlotId, TaskArn},
     task::{ContainerSpec, VolumeView},
 };
 use async_trait::async_trait;
@@ -41,6 +41,19 @@ pub trait Cloud: Send + Sync + 'static {
     async fn delete_eni(&self, eni: &EniId) -> Result<(), CloudError>;
     /// Sets the tags with a value, removes those with `None`.
     async fn tag_eni(&self, eni: &EniId, tags: &BTreeMap<String, Option<String>>) -> Result<(), CloudError>;
+    /// Gives it these security groups instead of those it has.
+    async fn set_security_groups(&self, eni: &EniId, groups: &[SecurityGroupId]) -> Result<(), CloudError>;
+    /// The instance identity document as IMDS gives it, and its signature: what an instance shows to be let into a cluster.
+    async fn identity_document(&self) -> Result<IdentityDocument, CloudError>;
+}
+
+/// An instance identity document, byte for byte as IMDS gives it: the signature is over these bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityDocument {
+    /// JSON text.
+    pub document: String,
+    /// Base64 text.
+    pub signature: String,
 }
 
 /// Tag with the id of the instance whose agent made the ENI.
@@ -309,7 +322,8 @@ pub const CONTAINER_EVENT_QUEUE: usize = 512;
 /// The container runtime.
 #[async_trait]
 pub trait Containers: Send + Sync + 'static {
-    /// Finds an image by the reference the user wrote, unpacked and ready.
+    /// Brings an image by the reference the user wrote: pulls it if the configured behaviour asks for that, unpacks it, and answers
+    /// when containers can be made of it. Calls for the same image share one pull.
     async fn image(&self, reference: &str) -> Result<ImageFacts, ContainerError>;
     /// Makes the container and its root file system; starts nothing. One that exists is left as it is.
     async fn create(&self, container: &CreateContainer) -> Result<Timestamp, ContainerError>;
@@ -348,6 +362,12 @@ pub enum ContainerErrorKind {
     /// The image is not in the runtime's store.
     #[error("the image is not there: {0}")]
     ImageNotFound(String),
+    /// The registry was asked which image a tag means (or whether a digest is there), and that failed.
+    #[error("{0}")]
+    CannotResolve(String),
+    /// The image could not be brought from its registry, and there is none here that would do.
+    #[error("{0}")]
+    CannotPull(String),
     /// The definition asks for something that the image or the host does not have (a user, a path, a program).
     #[error("{0}")]
     Invalid(String),
@@ -368,6 +388,8 @@ impl ContainerError {
         match self.kind {
             ContainerErrorKind::Unavailable(_) => Class::Retry,
             ContainerErrorKind::ImageNotFound(_)
+            | ContainerErrorKind::CannotResolve(_)
+            | ContainerErrorKind::CannotPull(_)
             | ContainerErrorKind::Invalid(_)
             | ContainerErrorKind::TimedOut(_)
             | ContainerErrorKind::Runtime(_) => Class::Permanent,
@@ -386,6 +408,10 @@ pub enum Table {
     Leases,
     /// Tasks by ARN (the engine's).
     Tasks,
+    /// What the control plane said of this container instance, by name (the ECS client's).
+    Registration,
+    /// The outbox: reports of task state that the control plane has not acknowledged, by task ARN (the reporter's).
+    Reports,
 }
 
 /// A record: the version says which decoder reads the body.

@@ -136,6 +136,22 @@ pub struct TaskSpec {
     pub enable_fault_injection: bool,
     /// When the assignment arrived.
     pub created_at: Timestamp,
+    /// Who asked for it. Tasks recorded before there was a control plane are operators'.
+    #[serde(default)]
+    pub origin: Origin,
+}
+
+/// Who asked for a task, and so who hears of what becomes of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// An operator, through the admin API: looks for himself.
+    #[default]
+    Operator,
+    /// The control plane: every change of state is reported until it is acknowledged.
+    ControlPlane {
+        /// ARN of the ENI attachment that the control plane wants to hear of (`ATTACHED`), if it made one for the task.
+        attachment: Option<String>,
+    },
 }
 
 /// A volume of a task.

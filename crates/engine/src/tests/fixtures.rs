@@ -81,6 +81,7 @@ pub(crate) fn task(id: &str, containers: Vec<ContainerSpec>) -> TaskSpec {
         execution_role_arn: None,
         enable_fault_injection: false,
         created_at: Timestamp::from_second(1_767_225_600).unwrap(),
+        origin: berth_types::task::Origin::Operator,
     }
 }
 

@@ -106,6 +106,7 @@ pub(crate) fn spec(n: u8) -> TaskSpec {
         execution_role_arn: None,
         enable_fault_injection: false,
         created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        origin: berth_types::task::Origin::Operator,
     }
 }
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use berth_types::{
     eni::{AttachmentFacts, AttachmentStatus, CreateEni, EniFacts, InstanceFacts},
     ids::{AttachmentId, EniId, MacAddr, SecurityGroupId, SubnetId, VpcId},
-    ports::{Cloud, CloudError, CloudErrorKind},
+    ports::{Cloud, CloudError, CloudErrorKind, IdentityDocument},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -394,6 +394,32 @@ impl Cloud for FakeCloud {
         let passage = self.enter("delete", eni.as_str()).await?;
         let deleted = self.world().delete(eni);
         self.leave(passage, "delete", eni.as_str(), deleted).await
+    }
+
+    async fn set_security_groups(&self, eni: &EniId, groups: &[SecurityGroupId]) -> Result<(), CloudError> {
+        let passage = self.enter("regroup", eni.as_str()).await?;
+        let regrouped = {
+            let mut world = self.world();
+            world.find(eni).map(drop).map(|()| {
+                if let Some(nic) = world.nics.get_mut(eni) {
+                    nic.facts.security_groups = groups.to_vec();
+                }
+            })
+        };
+        self.leave(passage, "regroup", eni.as_str(), regrouped).await
+    }
+
+    async fn identity_document(&self) -> Result<IdentityDocument, CloudError> {
+        let instance = &self.instance;
+        let document = format!(
+            r#"{{"instanceId":"{}","instanceType":"{}","region":"{}","accountId":"{}","availabilityZone":"{}"}}"#,
+            instance.instance_id,
+            instance.instance_type,
+            instance.region,
+            instance.account,
+            instance.availability_zone
+        );
+        Ok(IdentityDocument { document, signature: "c2ln".to_owned() })
     }
 
     async fn tag_eni(&self, eni: &EniId, tags: &BTreeMap<String, Option<String>>) -> Result<(), CloudError> {

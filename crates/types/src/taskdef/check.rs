@@ -6,7 +6,7 @@ use crate::{
     Timestamp,
     ids::TaskArn,
     lease::LeaseNeeds,
-    task::{ContainerSpec, DependsCondition, TaskSpec, VolumeSpec},
+    task::{ContainerSpec, DependsCondition, Origin, TaskSpec, VolumeSpec},
 };
 use std::{collections::BTreeSet, fmt, path::PathBuf};
 
@@ -33,6 +33,8 @@ pub struct Identity {
     pub network: LeaseNeeds,
     /// When the assignment arrived.
     pub created_at: Timestamp,
+    /// Who asked for the task.
+    pub origin: Origin,
 }
 
 /// Everything that is wrong with a definition, a line each.
@@ -116,6 +118,7 @@ pub fn validate(
         execution_role_arn: definition.execution_role_arn.clone().filter(|r| !r.is_empty()),
         enable_fault_injection: definition.enable_fault_injection.unwrap_or(false),
         created_at: identity.created_at,
+        origin: identity.origin,
     })
 }
 

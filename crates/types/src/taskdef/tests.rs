@@ -17,6 +17,7 @@ fn identity() -> Identity {
         launch_type: "EC2".into(),
         network: LeaseNeeds::default(),
         created_at: crate::Timestamp::UNIX_EPOCH,
+        origin: crate::task::Origin::Operator,
     }
 }
 

@@ -1,0 +1,1 @@
+//! The outbox: reports of task state, durable before they are sent, sent in order until they are acknowledged.
