@@ -9,7 +9,8 @@ protoc|protobuf-compiler|makes the client of containerd's API
 containerd|containerd|runs the containers (the demo and the tests start a private one)
 runc|runc|starts the containers' processes
 ip|iproute2|the tests cross-check what the agent does to the kernel
-nft|nftables|the demo looks for tables that were left behind
+nft|nftables|security groups in the box; the demo looks for tables that were left behind
+docker-registry|docker-registry|serves images in the demo and the tests
 curl|curl|the tests ask the box as a script would
 nsenter|util-linux|the demo asks from within a task's namespace
 python3|python3|the tests drive vpcbox with the AWS SDK for Python
@@ -36,3 +37,5 @@ fi
 echo "installing: ${missing[*]}"
 "${sudo[@]}" apt-get update -qq
 "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# Nor at the next boot: the tests and the demo start a registry of their own.
+if [[ " ${missing[*]} " == *" docker-registry "* ]] && [ -d /run/systemd/system ]; then "${sudo[@]}" systemctl disable -q docker-registry; fi

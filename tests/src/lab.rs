@@ -2,8 +2,10 @@
 //! lies in one directory and carries the lab's name, so that nothing of the machine's own is touched and a dead lab can be swept.
 
 use crate::{
-    image,
+    aws::Aws,
+    image::{self, Image},
     process::{Process, eventually, program, run},
+    registry::Registry,
     sweep,
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -32,6 +34,8 @@ pub struct Settings {
     pub vpc: String,
     /// More lines for the agents' settings.
     pub agent: String,
+    /// Whether there is a registry, with the image in it, from which the agents pull. Otherwise the image is imported on each instance.
+    pub registry: bool,
 }
 
 impl Settings {
@@ -42,6 +46,7 @@ impl Settings {
             name: name.into(),
             vpc: "[delays]\nattach_ms = 100\ndetach_ms = 100\nlink_ms = 50\n".into(),
             agent: "BERTH_WARM_SLOTS=1\nBERTH_ENI_COOLDOWN=1s\n".into(),
+            registry: false,
         }
     }
 
@@ -69,6 +74,11 @@ impl Settings {
 const INSTANCES: [(&str, &str, &str, &str); 2] =
     [("one", "a", "10.0.1.0/24", "fd00:10:0:1::/64"), ("two", "b", "10.0.2.0/24", "fd00:10:0:2::/64")];
 
+/// The router's address in the first subnet, reached from every instance.
+const ROUTER: &str = "10.0.1.1";
+/// The box's operator.
+const OPERATOR: (&str, &str) = ("AKIAOPERATOR", "operator-secret");
+
 /// A running lab. Dropped, its processes are killed and everything is swept, unless [`Lab::keep`] was called.
 #[derive(Debug)]
 pub struct Lab {
@@ -79,6 +89,7 @@ pub struct Lab {
     /// The box.
     pub vpcbox: Option<Process>,
     containerd: Option<Process>,
+    registry: Option<Registry>,
     /// URL of the box's API.
     pub endpoint: String,
     keep: bool,
@@ -116,15 +127,24 @@ impl Lab {
         settings.sweep().context("sweep what an earlier lab left")?;
         fs::create_dir_all(&settings.dir)?;
         let endpoint = String::new();
-        let mut lab =
-            Self { settings, agents: Vec::new(), vpcbox: None, containerd: None, endpoint, keep: false };
-        lab.containerd = Some(lab.start_containerd()?);
+        let (agents, vpcbox, containerd, registry) = (Vec::new(), None, None, None);
+        let mut lab = Self { settings, agents, vpcbox, containerd, registry, endpoint, keep: false };
+        lab.containerd = Some(start_containerd(&lab.settings.dir)?);
         lab.start_vpcbox()?;
+        if lab.settings.registry {
+            let netns = format!("{}-vpc", lab.settings.name);
+            let registry = Registry::start(&lab.settings.dir, &netns, ROUTER)?;
+            registry.push(&Image::new(0)?, image::REPOSITORY, image::TAG)?;
+            lab.registry = Some(registry);
+        }
         for (instance, ..) in INSTANCES {
             lab.agents.push(lab.configure_agent(instance)?);
         }
+        if lab.settings.registry {
+            return Ok(lab);
+        }
         let archive = lab.settings.dir.join("image.tar");
-        image::write_archive(Path::new("/bin/busybox"), &archive)?;
+        image::write_archive(&archive)?;
         for agent in &lab.agents {
             agent.import(&archive)?;
         }
@@ -144,29 +164,27 @@ impl Lab {
         self.keep = true;
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.settings.dir.join(name)
+    /// The AWS CLI with the operator's keys.
+    pub fn aws(&self) -> Result<Aws> {
+        Aws::new(&self.endpoint, "us-west-2", OPERATOR.0, OPERATOR.1)
     }
 
-    fn start_containerd(&self) -> Result<Process> {
-        let socket = self.path("containerd.sock");
-        let config = format!(
-            "version = 2\nroot = \"{root}\"\nstate = \"{state}\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \
-             \"io.containerd.internal.v1.opt\"]\n[grpc]\naddress = \"{socket}\"\n[ttrpc]\naddress = \"{socket}.ttrpc\"\n",
-            root = self.path("containerd-root").display(),
-            state = self.path("containerd-state").display(),
-            socket = socket.display(),
-        );
-        let file = self.path("containerd.toml");
-        fs::write(&file, config)?;
-        let mut command = Command::new("containerd");
-        command.arg("--config").arg(&file);
-        let mut process = Process::start("containerd", &mut command, &self.path("containerd.log"))?;
-        eventually("containerd's socket", PATIENCE, || {
-            process.must_run()?;
-            Ok(std::os::unix::net::UnixStream::connect(&socket).ok())
-        })?;
-        Ok(process)
+    /// The lab's registry.
+    pub fn registry(&self) -> Result<&Registry> {
+        self.registry.as_ref().context("the lab was made without a registry")
+    }
+
+    /// The definition with its containers' image taken from the lab's registry.
+    pub fn in_registry(&self, mut definition: Value) -> Result<Value> {
+        let reference = format!("{}/{}:{}", self.registry()?.host, image::REPOSITORY, image::TAG);
+        for container in definition["containerDefinitions"].as_array_mut().into_iter().flatten() {
+            container["image"] = reference.clone().into();
+        }
+        Ok(definition)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.settings.dir.join(name)
     }
 
     /// Kills containerd -9. Shims, loggers and containers stay.
@@ -177,7 +195,7 @@ impl Lab {
 
     /// Starts containerd again on what a killed one left, and waits until it listens.
     pub fn restart_containerd(&mut self) -> Result<()> {
-        self.containerd = Some(self.start_containerd()?);
+        self.containerd = Some(start_containerd(&self.settings.dir)?);
         Ok(())
     }
 
@@ -186,9 +204,9 @@ impl Lab {
         let s = &self.settings;
         let mut text = format!(
             "name = \"{}\"\nregion = \"us-west-2\"\naccount = \"111122223333\"\nlisten = \"127.0.0.1:0\"\nauth = true\nmtu = 1500\n\
-             [operator]\naccess_key = \"AKIAOPERATOR\"\nsecret_key = \"operator-secret\"\n\
+             [operator]\naccess_key = \"{}\"\nsecret_key = \"{}\"\n[ecs]\nclusters = [\"demo\"]\n\
              [vpc]\ncidr = \"10.0.0.0/16\"\nipv6_cidr = \"fd00:10::/56\"\n[[security_group]]\nname = \"default\"\n",
-            s.name
+            s.name, OPERATOR.0, OPERATOR.1
         );
         for (name, zone, ipv4, ipv6) in INSTANCES {
             write!(
@@ -233,23 +251,20 @@ impl Lab {
         fs::create_dir_all(&dir)?;
         let agent = Agent {
             instance: instance.into(),
-            instance_id: self.settings.instance_id(instance),
-            config: dir.join("berth.config"),
-            data_dir: dir.join("data"),
-            socket: dir.join("run/admin.sock"),
-            process: None,
-            lab: self.settings.name.clone(),
-            log: dir.join("agent.log"),
+            ..Agent::at(&self.settings.name, &self.settings.instance_id(instance), &dir)
         };
         let text = format!(
             "ECS_CLUSTER=demo\nBERTH_DATA_DIR={data}\nBERTH_RUN_DIR={run}\nBERTH_CONTAINERD_SOCKET={socket}\n\
-             BERTH_CONTAINERD_NAMESPACE=berth-{instance}\nBERTH_CGROUP_ROOT={cgroup}\nBERTH_EC2_ENDPOINT={endpoint}\nBERTH_MTU=1500\n\
+             BERTH_CONTAINERD_NAMESPACE=berth-{instance}\nBERTH_CGROUP_ROOT={cgroup}\nBERTH_EC2_ENDPOINT={endpoint}\nECS_BACKEND_HOST={endpoint}\n\
+             BERTH_INSECURE_REGISTRIES={ROUTER}:5000\nECS_IMAGE_PULL_BEHAVIOR={pull}\nBERTH_MTU=1500\n\
              BERTH_DNS_SERVERS=10.0.0.2\nBERTH_DNS_SEARCH=us-west-2.compute.internal\n{more}",
             data = agent.data_dir.display(),
             run = dir.join("run").display(),
             socket = self.path("containerd.sock").display(),
             cgroup = sweep::cgroup_root(&self.settings.name),
             endpoint = self.endpoint,
+            // What was imported by hand is in no registry.
+            pull = if self.settings.registry { "default" } else { "prefer-cached" },
             more = self.settings.agent,
         );
         fs::write(&agent.config, text)?;
@@ -264,6 +279,9 @@ impl Lab {
             agent.stop()?;
         }
         let left = enis_in_ec2(&self.settings.name)?;
+        if let Some(mut registry) = self.registry.take() {
+            registry.process.end(Signal::SIGTERM, PATIENCE)?;
+        }
         if let Some(mut vpcbox) = self.vpcbox.take() {
             vpcbox.end(Signal::SIGTERM, PATIENCE)?;
         }
@@ -272,6 +290,28 @@ impl Lab {
         }
         Ok(left.iter().map(|eni| format!("ENI {}", eni["description"])).collect())
     }
+}
+
+/// A containerd of the lab's own in this directory; answers when it listens.
+pub fn start_containerd(dir: &Path) -> Result<Process> {
+    let socket = dir.join("containerd.sock");
+    let config = format!(
+        "version = 2\nroot = \"{root}\"\nstate = \"{state}\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \
+         \"io.containerd.internal.v1.opt\"]\n[grpc]\naddress = \"{socket}\"\n[ttrpc]\naddress = \"{socket}.ttrpc\"\n",
+        root = dir.join("containerd-root").display(),
+        state = dir.join("containerd-state").display(),
+        socket = socket.display(),
+    );
+    let file = dir.join("containerd.toml");
+    fs::write(&file, config)?;
+    let mut command = Command::new("containerd");
+    command.arg("--config").arg(&file);
+    let mut process = Process::start("containerd", &mut command, &dir.join("containerd.log"))?;
+    eventually("containerd's socket", PATIENCE, || {
+        process.must_run()?;
+        Ok(std::os::unix::net::UnixStream::connect(&socket).ok())
+    })?;
+    Ok(process)
 }
 
 /// What EC2 knows, whatever the agents believe: every ENI of the box of this name but the instances' primary ones.
@@ -295,7 +335,7 @@ impl Drop for Lab {
             for agent in &mut self.agents {
                 std::mem::forget(agent.process.take());
             }
-            std::mem::forget((self.vpcbox.take(), self.containerd.take()));
+            std::mem::forget((self.vpcbox.take(), self.containerd.take(), self.registry.take()));
             return;
         }
         if std::thread::panicking() {
@@ -304,7 +344,7 @@ impl Drop for Lab {
         for agent in &mut self.agents {
             agent.process = None;
         }
-        (self.vpcbox, self.containerd) = (None, None);
+        (self.vpcbox, self.containerd, self.registry) = (None, None, None);
         if let Err(error) = self.settings.sweep() {
             eprintln!("sweep of {}: {error:#}", self.settings.name);
         }
@@ -322,10 +362,35 @@ impl Lab {
 }
 
 impl Agent {
+    /// An agent whose files lie in this directory: `berth.config`, `data`, `run/admin.sock`, `agent.log`.
+    pub fn at(lab: &str, instance_id: &str, dir: &Path) -> Self {
+        Self {
+            instance: instance_id.into(),
+            instance_id: instance_id.into(),
+            config: dir.join("berth.config"),
+            data_dir: dir.join("data"),
+            socket: dir.join("run/admin.sock"),
+            process: None,
+            lab: lab.into(),
+            log: dir.join("agent.log"),
+        }
+    }
+
     /// Starts the agent in its instance's network namespace.
     pub fn start(&mut self) -> Result<()> {
-        let mut command = Command::new(program("vpcbox")?);
-        command.args(["exec", "--name", &self.lab, &self.instance_id, "--"]).arg(program("berth")?);
+        let (vpcbox, lab, id) = (program("vpcbox")?, self.lab.clone(), self.instance_id.clone());
+        self.start_with(vpcbox, &["exec", "--name", &lab, &id, "--"], &[])
+    }
+
+    /// Starts the agent by a command that runs another one, with more in its environment.
+    pub fn start_with(
+        &mut self,
+        runner: impl AsRef<std::ffi::OsStr>,
+        args: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<()> {
+        let mut command = Command::new(runner);
+        command.args(args).arg(program("berth")?).envs(environment.iter().copied());
         command.arg("agent").arg("--config").arg(&self.config);
         self.process =
             Some(Process::start(&format!("the agent on {}", self.instance), &mut command, &self.log)?);

@@ -2,8 +2,11 @@
 //!
 //! Everything here works from outside, with the programs that a user has; nothing links against Berth's crates.
 
+pub mod aws;
+pub mod ecs;
 pub mod image;
 pub mod lab;
 pub mod leaks;
 pub mod process;
+pub mod registry;
 pub mod sweep;

@@ -63,6 +63,26 @@ impl ApiError {
     }
 }
 
+/// What the agent did not do for the API, with the reason for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not possible as things stand.
+    #[error("{0}")]
+    Conflict(String),
+    /// Whoever was asked does not answer: it may work when it is tried again.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Conflict(reason) => Self::Conflict(reason),
+            Refusal::Unavailable(reason) => Self::Unavailable(reason),
+        }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code) = self.parts();

@@ -1,10 +1,15 @@
 //! The unix socket and its connections.
 
-use crate::{Admin, routes};
+use crate::{
+    Admin,
+    events::{self, EventLog},
+    routes::{self, Api},
+};
 use std::{
     io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -52,16 +57,29 @@ pub async fn bind(path: &Path) -> Result<UnixListener, ServeError> {
     Ok(listener)
 }
 
-/// Serves until cancelled; requests under way are finished.
+/// How long answers under way may still take at shutdown: a client that reads nothing must not hold up the agent's end.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+
+/// Serves until cancelled; requests under way are finished, unless their clients are too slow.
 pub async fn serve(
     listener: UnixListener,
     admin: Admin,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    axum::serve(listener, routes::router(admin))
-        .with_graceful_shutdown(async move { shutdown.cancelled().await })
-        .await
-        .map_err(ServeError::Serve)
+    let log = EventLog::new();
+    let recorder = events::record(admin.clone(), log.clone(), shutdown.clone());
+    let router = routes::router(Api { admin, events: log, shutdown: shutdown.clone() });
+    let stop = shutdown.clone();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+    let patience = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(LAST_ANSWERS).await;
+    };
+    tokio::select! {
+        // Both arms end serving; what they drop is over with it.
+        (served, ()) = async { tokio::join!(server, recorder) } => served.map_err(ServeError::Serve),
+        () = patience => Ok(()),
+    }
 }
 
 #[cfg(test)]

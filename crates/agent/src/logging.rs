@@ -6,7 +6,7 @@ use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 /// Starts logging. `BERTH_LOG` takes a filter (`berth_eni=debug`) for those who look for something.
 pub(crate) fn init(config: &Config) {
     let default = format!(
-        "warn,berth={level},berth_eni={level},berth_engine={level},berth_netns={level},berth_containerd={level},berth_ec2={level},berth_metadata={level},berth_admin={level},berth_store={level}",
+        "warn,berth={level},berth_eni={level},berth_engine={level},berth_netns={level},berth_containerd={level},berth_ec2={level},berth_metadata={level},berth_admin={level},berth_store={level},berth_ecs={level}",
         level = config.log_level
     );
     let filter = std::env::var("BERTH_LOG")

@@ -56,7 +56,7 @@ fn agent(file: &std::path::Path) -> ExitCode {
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "agent stopped");
             eprintln!("berth: {error:#}");
-            ExitCode::FAILURE
+            if wire::is_terminal(&error) { ExitCode::from(EXIT_TERMINAL) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -1,27 +1,37 @@
 //! The composition root: every component is constructed here, top to bottom in the order of start-up.
 //!
 //! ```text
-//!  who am I (EC2, IMDS) ─► journal ─► admin socket ─► ports ─► ENI manager, engine ─► metadata ─► admin API ─► READY
+//!  who am I (EC2, IMDS) ─► journal ─► which cluster ─► ports ─► ENI manager, engine, ECS ─► metadata ─► admin API ─► READY
 //! ```
 //!
 //! Start-up is recovery: both owners observe what is there and go on from it. The admin socket comes early, because a second
-//! agent must be told so before it touches anything.
+//! agent must be told so before it touches anything; so does the question whether this node belongs to its cluster. The
+//! registration comes last and is waited for by nobody: READY says that the tasks of the past are in hand, and those need no cluster.
 
-use crate::{backend::Owners, config::Config, identity, notify};
+mod settings;
+
+pub(crate) use settings::containerd;
+
+use crate::{
+    backend::{Owners, Plane},
+    config::{Config, ControlPlane},
+    identity, notify,
+};
 use anyhow::{Context, Result, bail};
 use berth_admin::Admin;
-use berth_containerd::{Containerd, ContainerdConfig};
-use berth_ec2::{Ec2Cloud, Ec2Config};
-use berth_engine::{Engine, EngineConfig, EngineHandle};
-use berth_eni::{EniConfig, EniHandle, EniManager};
-use berth_metadata::{Metadata, MetadataConfig, MetadataLimits};
+use berth_containerd::Containerd;
+use berth_ecs::{Ecs, EcsStartError, Saved};
+use berth_engine::{Engine, EngineHandle};
+use berth_eni::{EniHandle, EniManager};
+use berth_metadata::Metadata;
 use berth_netns::{NetnsBuilder, ns::Netns};
 use berth_store::SledJournal;
 use berth_types::{
     Timestamp,
+    cluster::ReportsSnapshot,
     eni::InstanceFacts,
     lease::{LISTENER_QUEUE, ListenerChange},
-    ports::{Cloud, Containers, Journal, Network},
+    ports::{Cloud, Journal, Network},
 };
 use std::{
     os::unix::fs::DirBuilderExt,
@@ -32,7 +42,7 @@ use std::{
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -44,74 +54,126 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(8);
 /// Runs the node agent until a signal.
 pub(crate) async fn agent(config: Config) -> Result<()> {
     let begin = Instant::now();
-    if !config.unused.is_empty() {
-        info!(settings = config.unused.join(" "), "settings of the official agent that have no effect here");
-    }
+    tell_oddities(&config);
     make_directory(&config.paths.data_dir)?;
     make_directory(&config.paths.run_dir)?;
-    let shutdown = CancellationToken::new();
-    stop_on_signals(&shutdown)?;
+    let mut parts = Parts::default();
+    stop_on_signals(&parts.shutdown)?;
 
     let socket = berth_admin::bind(&config.paths.admin_socket).await?;
-    let cloud: Arc<dyn Cloud> = Arc::new(ec2(&config)?);
+    let cloud: Arc<dyn Cloud> = Arc::new(settings::ec2(&config)?);
     let instance = tokio::select! {
         found = identity::find(&*cloud, &config.paths.data_dir) => Arc::new(found?),
-        () = shutdown.cancelled() => return Ok(()),
+        () = parts.shutdown.cancelled() => return Ok(()),
     };
     let journal = open_journal(&config.paths.data_dir, &instance).await?;
+    let saved = registration(&config, &*journal, &instance).await?;
     let watchers = TaskTracker::new();
-    let network: Arc<dyn Network> = Arc::new(netns(&config, &instance, &watchers, shutdown.clone()).await?);
-    let containers: Arc<dyn Containers> = Arc::new(containerd(&config)?);
+    let network: Arc<dyn Network> =
+        Arc::new(netns(&config, &instance, &watchers, parts.shutdown.clone()).await?);
+    let containerd = containerd(&config)?;
     let (listeners, listener_queue) = mpsc::channel(LISTENER_QUEUE);
+    let (reports, reports_watch) = watch::channel(Arc::default());
 
-    let eni_config = eni_config(&config, &instance, &*cloud).await;
+    let eni_config = settings::eni(&config, &instance, &*cloud).await;
+    let ipv6 = eni_config.ipv6;
     let deps = berth_eni::Deps {
-        cloud,
+        cloud: Arc::clone(&cloud),
         network,
         journal: Arc::clone(&journal),
         listeners,
         instance: (*instance).clone(),
     };
     let (eni_manager, enis) = EniManager::new(eni_config, deps);
-    let deps =
-        berth_engine::Deps { containers, journal, leases: enis.lease.clone(), slots: enis.snapshot.clone() };
-    let (engine, engine_handle) = Engine::new(engine_config(&config, &instance), deps);
-
-    let mut parts: JoinSet<&'static str> = JoinSet::new();
-    let token = shutdown.clone();
-    parts.spawn(async move {
-        eni_manager.run(token).await;
-        "the ENI manager"
-    });
-    let token = shutdown.clone();
-    parts.spawn(async move {
-        engine.run(token).await;
-        "the engine"
-    });
-    let metadata =
-        start_metadata(&config, &instance, &engine_handle, &enis, listener_queue, shutdown.clone())?;
-    let ready = notify::ready(engine_handle.snapshot.clone(), enis.snapshot.clone(), begin, shutdown.clone());
-    parts.spawn(async move {
-        ready.await;
-        "the notifier"
-    });
-    start_admin(&config, &instance, socket, engine_handle, enis, &shutdown, &mut parts);
-
-    // All parts run until the shutdown: one that ends before has failed, and a restart is the way to recover.
-    let early = match parts.join_next().await {
-        Some(Ok(part)) if !shutdown.is_cancelled() => Some(format!("{part} ended early")),
-        Some(Err(error)) if !shutdown.is_cancelled() => Some(format!("a part of the agent failed: {error}")),
-        Some(Ok(_) | Err(_)) | None => None,
+    let deps = berth_engine::Deps {
+        containers: Arc::new(containerd.clone()),
+        journal: Arc::clone(&journal),
+        leases: enis.lease.clone(),
+        slots: enis.snapshot.clone(),
+        reports: reports_watch,
     };
-    shutdown.cancel();
+    let (engine, engine_handle) = Engine::new(settings::engine(&config, &instance), deps);
+    let node = Node { config, instance, cloud, journal, containerd, enis, engine: engine_handle };
+    let ecs = saved.map(|saved| node.ecs(saved, reports, ipv6)).transpose()?;
+
+    parts.run("the ENI manager", |stop| eni_manager.run(stop));
+    parts.run("the engine", |stop| engine.run(stop));
+    let metadata = node.start_metadata(listener_queue, parts.shutdown.clone())?;
+    let snapshots = (node.engine.snapshot.clone(), node.enis.snapshot.clone());
+    parts.run("the notifier", |stop| notify::ready(snapshots.0, snapshots.1, begin, stop));
+    node.start_cleanup(&mut parts);
+    let control_plane = ecs.map(|(ecs, handle)| {
+        parts.run("the ECS client", |stop| ecs.run(stop));
+        berth_admin::ControlPlane {
+            cluster: handle.cluster.clone(),
+            reports: handle.reports.clone(),
+            control: Arc::new(Plane(handle)),
+        }
+    });
+    node.start_admin(socket, control_plane, &mut parts);
+
+    let early = parts.first_end().await;
     watchers.close();
     end(parts, watchers, metadata).await;
     early.map_or(Ok(()), |reason| bail!("{reason}"))
 }
 
-async fn end(mut parts: JoinSet<&'static str>, watchers: TaskTracker, metadata: std::thread::JoinHandle<()>) {
+/// Whether an error will be there again at the next start, until an operator does something.
+pub(crate) fn is_terminal(error: &anyhow::Error) -> bool {
+    let terminal = |error: &EcsStartError| match error {
+        EcsStartError::ClusterChanged { .. } | EcsStartError::NothingLeft { .. } => true,
+        EcsStartError::UnknownMemory(_) | EcsStartError::Client(_) | EcsStartError::Journal(_) => false,
+    };
+    error.chain().filter_map(|cause| cause.downcast_ref::<EcsStartError>()).any(terminal)
+}
+
+/// What was set and is not as it says there.
+fn tell_oddities(config: &Config) {
+    for warning in &config.warnings {
+        warn!(setting = warning, "a setting is not taken as it stands");
+    }
+    if !config.unused.is_empty() {
+        info!(settings = config.unused.join(" "), "settings of the official agent that have no effect here");
+    }
+}
+
+/// What runs until the shutdown. One that ends before has failed, and a restart is the way to recover.
+#[derive(Default)]
+struct Parts {
+    running: JoinSet<&'static str>,
+    shutdown: CancellationToken,
+}
+
+impl Parts {
+    fn run<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        name: &'static str,
+        part: impl FnOnce(CancellationToken) -> F,
+    ) {
+        let part = part(self.shutdown.clone());
+        self.running.spawn(async move {
+            part.await;
+            name
+        });
+    }
+
+    /// Waits for the shutdown, or for a part that ends before: then the answer says which.
+    async fn first_end(&mut self) -> Option<String> {
+        let early = match self.running.join_next().await {
+            Some(Ok(part)) if !self.shutdown.is_cancelled() => Some(format!("{part} ended early")),
+            Some(Err(error)) if !self.shutdown.is_cancelled() => {
+                Some(format!("a part of the agent failed: {error}"))
+            }
+            Some(Ok(_) | Err(_)) | None => None,
+        };
+        self.shutdown.cancel();
+        early
+    }
+}
+
+async fn end(mut parts: Parts, watchers: TaskTracker, metadata: std::thread::JoinHandle<()>) {
     let all = async {
-        while parts.join_next().await.is_some() {}
+        while parts.running.join_next().await.is_some() {}
         watchers.wait().await;
         tokio::task::spawn_blocking(move || metadata.join().ok()).await.ok();
     };
@@ -156,22 +218,26 @@ fn stop_on_signals(shutdown: &CancellationToken) -> Result<()> {
     Ok(())
 }
 
-fn ec2(config: &Config) -> Result<Ec2Cloud> {
-    let ec2 = Ec2Config {
-        ec2_endpoint: config.ec2_endpoint.clone(),
-        imds_endpoint: config.imds_endpoint.clone(),
-        region: config.region.clone(),
-        ..Ec2Config::default()
-    };
-    Ok(Ec2Cloud::new(ec2)?)
-}
-
 async fn open_journal(data_dir: &Path, instance: &InstanceFacts) -> Result<Arc<dyn Journal>> {
     let (path, id) = (data_dir.join("journal"), instance.instance_id.clone());
     let opened = tokio::task::spawn_blocking(move || SledJournal::open(&path, Some(&id))).await?;
     // What was set aside, and why, has been logged by the store.
     let (journal, _report) = opened?;
     Ok(Arc::new(journal))
+}
+
+/// What is kept of the registration; an error if it was in another cluster. `None`: no control plane.
+async fn registration(
+    config: &Config,
+    journal: &dyn Journal,
+    instance: &InstanceFacts,
+) -> Result<Option<Saved>> {
+    match config.control.control_plane {
+        ControlPlane::None => Ok(None),
+        ControlPlane::Ecs => {
+            Ok(Some(berth_ecs::check_saved(journal, &config.cluster, &instance.instance_id).await?))
+        }
+    }
 }
 
 async fn netns(
@@ -187,120 +253,105 @@ async fn netns(
     Ok(NetnsBuilder::start(netns, home, tracker, stop).await?)
 }
 
-/// The client of containerd; the CLI imports images with it too. Connects when it is first used.
-pub(crate) fn containerd(config: &Config) -> Result<Containerd> {
-    let settings = &config.containerd;
-    let mut containerd = ContainerdConfig::new(&settings.socket, &settings.logger);
-    containerd.namespace.clone_from(&settings.namespace);
-    containerd.snapshotter.clone_from(&settings.snapshotter);
-    containerd.runtime.clone_from(&settings.runtime);
-    containerd.cgroup_root.clone_from(&settings.cgroup_root);
-    Ok(Containerd::connect(containerd)?)
-}
-
-async fn eni_config(config: &Config, instance: &InstanceFacts, cloud: &dyn Cloud) -> EniConfig {
-    let pool = &config.pool;
-    EniConfig {
-        cluster: config.cluster.clone(),
-        warm: pool.warm,
-        max_enis: pool.max_enis,
-        warm_max: pool.warm_max,
-        cooldown: pool.cooldown,
-        subnets: pool.subnets.clone(),
-        security_groups: pool.security_groups.clone(),
-        mtu: pool.mtu,
-        block_imds: pool.block_imds,
-        dns_servers: pool.dns_servers.clone(),
-        dns_search: pool.dns_search.clone(),
-        link_timeout: pool.link_timeout,
-        lease_timeout: pool.lease_timeout,
-        audit: pool.audit,
-        ipv6: match pool.ipv6 {
-            Some(ipv6) => ipv6,
-            None => subnet_has_ipv6(instance, cloud).await,
-        },
-        seed: seed(instance),
-    }
-}
-
-/// Whether the instance's own subnet has an IPv6 block: then tasks get an IPv6 address too.
-async fn subnet_has_ipv6(instance: &InstanceFacts, cloud: &dyn Cloud) -> bool {
-    match cloud.enis().await {
-        Ok(enis) => enis.iter().any(|e| e.mac == instance.primary_mac && e.subnet_ipv6.is_some()),
-        Err(error) => {
-            warn!(error = %berth_types::Chain(&error), "cannot see whether the subnet has ipv6; new enis get none until the next start");
-            false
-        }
-    }
-}
-
-/// Different on every instance, so that they do not retry together.
-fn seed(instance: &InstanceFacts) -> u64 {
-    u64::from_str_radix(&instance.instance_id.owner_tag(), 16).unwrap_or_default()
-}
-
-fn engine_config(config: &Config, instance: &InstanceFacts) -> EngineConfig {
-    EngineConfig {
-        stop_timeout: config.stop_timeout,
-        cleanup_wait: config.cleanup_wait,
-        ..EngineConfig::new(&instance.region, &config.paths.data_dir)
-    }
-}
-
-/// The metadata endpoint has a thread and a runtime of its own: a flood of requests does not delay a launch.
-fn start_metadata(
-    config: &Config,
-    instance: &InstanceFacts,
-    engine: &EngineHandle,
-    enis: &EniHandle,
-    listeners: mpsc::Receiver<ListenerChange>,
-    shutdown: CancellationToken,
-) -> Result<std::thread::JoinHandle<()>> {
-    let zone = (!config.disable_az).then_some(());
-    let settings = MetadataConfig {
-        cluster: config.cluster.clone(),
-        vpc: instance.vpc.clone(),
-        availability_zone: zone.map(|()| instance.availability_zone.clone()),
-        availability_zone_id: zone.and(instance.availability_zone_id.clone()),
-        limits: MetadataLimits::default(),
-    };
-    let metadata = Metadata::new(settings, engine.snapshot.clone(), enis.snapshot.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("make the metadata runtime")?;
-    std::thread::Builder::new()
-        .name("metadata".into())
-        .spawn(move || runtime.block_on(metadata.run(listeners, shutdown)))
-        .context("start the metadata thread")
-}
-
-fn start_admin(
-    config: &Config,
-    instance: &Arc<InstanceFacts>,
-    socket: UnixListener,
-    engine: EngineHandle,
+/// What the parts beside the two owners are made of.
+struct Node {
+    config: Config,
+    instance: Arc<InstanceFacts>,
+    cloud: Arc<dyn Cloud>,
+    journal: Arc<dyn Journal>,
+    containerd: Containerd,
     enis: EniHandle,
-    shutdown: &CancellationToken,
-    parts: &mut JoinSet<&'static str>,
-) {
-    let admin = Admin {
-        engine: engine.snapshot.clone(),
-        enis: enis.snapshot.clone(),
-        assignments: engine.assignments.clone(),
-        backend: Arc::new(Owners { enis, engine }),
-        instance: Arc::clone(instance),
-        cluster: config.cluster.clone(),
-        cluster_name: config.cluster_name.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        started_at: Timestamp::now(),
-        now: Timestamp::now,
-    };
-    let shutdown = shutdown.clone();
-    parts.spawn(async move {
-        if let Err(error) = berth_admin::serve(socket, admin, shutdown).await {
-            tracing::error!(error = %berth_types::Chain(&error), "admin api stopped");
-        }
-        "the admin API"
-    });
+    engine: EngineHandle,
+}
+
+impl Node {
+    /// The ECS client; talks to nobody yet.
+    fn ecs(
+        &self,
+        saved: Saved,
+        reports: watch::Sender<Arc<ReportsSnapshot>>,
+        ipv6: bool,
+    ) -> Result<(Ecs, berth_ecs::EcsHandle), EcsStartError> {
+        let deps = berth_ecs::Deps {
+            cloud: Arc::clone(&self.cloud),
+            journal: Arc::clone(&self.journal),
+            assignments: self.engine.assignments.clone(),
+            engine: self.engine.snapshot.clone(),
+            reports,
+            instance: (*self.instance).clone(),
+            saved,
+        };
+        Ecs::new(settings::ecs(&self.config, &self.instance, ipv6), deps)
+    }
+
+    /// The metadata endpoint has a thread and a runtime of its own: a flood of requests does not delay a launch.
+    fn start_metadata(
+        &self,
+        listeners: mpsc::Receiver<ListenerChange>,
+        shutdown: CancellationToken,
+    ) -> Result<std::thread::JoinHandle<()>> {
+        let settings = settings::metadata(&self.config, &self.instance);
+        let metadata = Metadata::new(settings, self.engine.snapshot.clone(), self.enis.snapshot.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("make the metadata runtime")?;
+        std::thread::Builder::new()
+            .name("metadata".into())
+            .spawn(move || runtime.block_on(metadata.run(listeners, shutdown)))
+            .context("start the metadata thread")
+    }
+
+    fn start_cleanup(&self, parts: &mut Parts) {
+        let (containerd, config) = (self.containerd.clone(), self.config.images.cleanup.clone());
+        parts.run("the image clean-up", |stop| async move {
+            containerd.run_image_cleanup(config, stop.clone()).await;
+            // Where it is off it ends at once, and that is no failure.
+            stop.cancelled().await;
+        });
+    }
+
+    fn start_admin(
+        self,
+        socket: UnixListener,
+        control_plane: Option<berth_admin::ControlPlane>,
+        parts: &mut Parts,
+    ) {
+        let Self { config, instance, containerd, enis, engine, .. } = self;
+        let admin = Admin {
+            engine: engine.snapshot.clone(),
+            enis: enis.snapshot.clone(),
+            pulls: containerd.pulls(),
+            control_plane,
+            assignments: engine.assignments.clone(),
+            backend: Arc::new(Owners { enis, engine, containerd }),
+            instance,
+            cluster: config.cluster,
+            cluster_name: config.cluster_name,
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: Timestamp::now(),
+            now: Timestamp::now,
+        };
+        parts.run("the admin API", |stop| async move {
+            if let Err(error) = berth_admin::serve(socket, admin, stop).await {
+                tracing::error!(error = %berth_types::Chain(&error), "admin api stopped");
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_an_operator_must_mend_keeps_the_agent_from_being_restarted() {
+        let moved = || EcsStartError::ClusterChanged { saved: "demo".into(), configured: "other".into() };
+        assert!(is_terminal(&moved().into()));
+        assert!(is_terminal(&anyhow::Error::new(moved()).context("start")));
+        assert!(is_terminal(&EcsStartError::NothingLeft { reserved: 9, total: 8 }.into()));
+        let passing = EcsStartError::UnknownMemory(std::io::ErrorKind::Interrupted.into());
+        assert!(!is_terminal(&passing.into()));
+        assert!(!is_terminal(&anyhow::anyhow!("the engine ended early")));
+    }
 }

@@ -5,16 +5,17 @@
 
 use crate::{
     config::ConfigError,
-    error::{Fault, Result},
+    error::{Fault, OrAbsent, Result},
+    locks::Locks,
 };
 use containerd_client::services::v1::{
-    CreateRequest, DeleteRequest, containers_client::ContainersClient, content_client::ContentClient,
-    diff_client::DiffClient, events_client::EventsClient, images_client::ImagesClient,
-    leases_client::LeasesClient, snapshots::snapshots_client::SnapshotsClient, tasks_client::TasksClient,
-    version_client::VersionClient,
+    AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, ListResourcesRequest, Resource,
+    containers_client::ContainersClient, content_client::ContentClient, diff_client::DiffClient,
+    events_client::EventsClient, images_client::ImagesClient, leases_client::LeasesClient,
+    snapshots::snapshots_client::SnapshotsClient, tasks_client::TasksClient, version_client::VersionClient,
 };
 use jiff::{SignedDuration, Timestamp};
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 use tonic::{
     Request,
     metadata::{Ascii, MetadataValue},
@@ -50,6 +51,8 @@ pub(crate) struct Client {
     channel: Channel,
     namespace: MetadataValue<Ascii>,
     snapshotter: String,
+    /// By chain id: layers that are being unpacked.
+    unpacking: Arc<Locks>,
 }
 
 macro_rules! service {
@@ -71,11 +74,20 @@ impl Client {
         let namespace = namespace
             .parse()
             .map_err(|_| ConfigError::NotAWord { field: "namespace", value: namespace.to_owned() })?;
-        Ok(Self { channel: endpoint.connect_lazy(), namespace, snapshotter: snapshotter.to_owned() })
+        Ok(Self {
+            channel: endpoint.connect_lazy(),
+            namespace,
+            snapshotter: snapshotter.to_owned(),
+            unpacking: Arc::default(),
+        })
     }
 
     pub(crate) fn snapshotter(&self) -> String {
         self.snapshotter.clone()
+    }
+
+    pub(crate) fn unpacking(&self) -> &Locks {
+        &self.unpacking
     }
 
     /// A request in our containerd namespace.
@@ -94,9 +106,18 @@ impl Client {
 
     /// A fresh lease. One that is never released (kill -9) ends by itself.
     pub(crate) async fn lease(&self) -> Result<Lease> {
+        self.lease_for(LEASE_LIFE, HashMap::new()).await
+    }
+
+    /// A fresh lease that ends after its life, with labels to find it by.
+    pub(crate) async fn lease_for(
+        &self,
+        life: SignedDuration,
+        mut labels: HashMap<String, String>,
+    ) -> Result<Lease> {
         let name = format!("berth-{}", uuid::Uuid::new_v4().simple());
-        let until = (Timestamp::now() + LEASE_LIFE).to_string();
-        let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), until)]);
+        let until = Timestamp::now().saturating_add(life).unwrap_or(Timestamp::MAX).to_string();
+        labels.insert("containerd.io/gc.expire".to_owned(), until);
         let id = name.parse().map_err(|_| Fault::Broken(format!("lease name {name}")))?;
         self.leases()
             .create(self.ask(CreateRequest { id: name, labels }))
@@ -111,6 +132,37 @@ impl Client {
         if let Err(status) = self.leases().delete(self.ask(DeleteRequest { id, sync: false })).await {
             tracing::debug!(error = status.message(), "lease left to expire");
         }
+    }
+
+    /// Puts content under the lease, whether it is there yet or not.
+    pub(crate) async fn hold(&self, lease: &Lease, digest: &str) -> Result<()> {
+        self.add(lease, Resource { id: digest.to_owned(), r#type: "content".to_owned() }).await
+    }
+
+    async fn add(&self, lease: &Lease, resource: Resource) -> Result<()> {
+        let id = lease.id.to_str().unwrap_or_default().to_owned();
+        let request = self.ask(AddResourceRequest { id, resource: Some(resource) });
+        self.leases().add_resource(request).await.map_err(Fault::rpc("add to lease"))?;
+        Ok(())
+    }
+
+    /// Takes everything over from other leases that have this label with this value, and ends those.
+    pub(crate) async fn inherit(&self, lease: &Lease, label: &str, value: &str) -> Result<()> {
+        let filters = vec![format!("labels.\"{label}\"==\"{value}\"")];
+        let request = self.ask(ListRequest { filters });
+        let found = self.leases().list(request).await.map_err(Fault::rpc("list leases"))?.into_inner().leases;
+        for old in found.into_iter().filter(|old| lease.id != old.id.as_str()) {
+            let request = self.ask(ListResourcesRequest { id: old.id.clone() });
+            let reply = self.leases().list_resources(request).await;
+            // One that ended in this moment has nothing to leave.
+            let reply = reply.map_err(Fault::rpc("list resources of lease")).or_absent()?;
+            for resource in reply.into_iter().flat_map(|reply| reply.into_inner().resources) {
+                self.add(lease, resource).await?;
+            }
+            let request = self.ask(DeleteRequest { id: old.id, sync: false });
+            self.leases().delete(request).await.map_err(Fault::rpc("delete lease")).or_absent()?;
+        }
+        Ok(())
     }
 
     service!(containers, ContainersClient);

@@ -1,5 +1,6 @@
 //! How to reach containerd and what to make containers with: given by the agent's configuration, fixed for the agent's life.
 
+use crate::PullConfig;
 use std::path::PathBuf;
 
 /// Where containerd is and what Berth's containers are made with.
@@ -22,6 +23,8 @@ pub struct ContainerdConfig {
     pub cgroup_driver: CgroupDriver,
     /// `nofile` of containers that set none.
     pub default_nofile: Nofile,
+    /// How images are brought from registries.
+    pub pull: PullConfig,
 }
 
 impl ContainerdConfig {
@@ -36,6 +39,7 @@ impl ContainerdConfig {
             cgroup_root: "berth".into(),
             cgroup_driver: CgroupDriver::Auto,
             default_nofile: Nofile::default(),
+            pull: PullConfig::default(),
         }
     }
 

@@ -19,6 +19,12 @@ pub(crate) enum Fault {
     /// No such image.
     #[error("{0}")]
     ImageNotFound(String),
+    /// A registry did not say which image a reference means.
+    #[error("{0}")]
+    CannotResolve(String),
+    /// A registry did not give the image.
+    #[error("{0}")]
+    CannotPull(String),
     /// Something in containerd's store is not what it must be.
     #[error("{0}")]
     Broken(String),
@@ -47,6 +53,24 @@ impl Fault {
         move |status| Self::Rpc { call, status: Box::new(status) }
     }
 
+    /// The same for another who waited for the same operation.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Rpc { call, status } => Self::Rpc { call, status: status.clone() },
+            Self::Invalid(text) => Self::Invalid(text.clone()),
+            Self::ImageNotFound(text) => Self::ImageNotFound(text.clone()),
+            Self::CannotResolve(text) => Self::CannotResolve(text.clone()),
+            Self::CannotPull(text) => Self::CannotPull(text.clone()),
+            Self::Broken(text) => Self::Broken(text.clone()),
+            Self::Io { what, source } => {
+                Self::Io { what: what.clone(), source: io::Error::new(source.kind(), source.to_string()) }
+            }
+            Self::Thread(_) => Self::Broken(self.to_string()),
+            Self::NoAnswer => Self::NoAnswer,
+            Self::TimedOut(after) => Self::TimedOut(*after),
+        }
+    }
+
     pub(crate) fn code(&self) -> Option<Code> {
         match self {
             Self::Rpc { status, .. } => Some(status.code()),
@@ -73,6 +97,8 @@ impl Fault {
             Self::Rpc { call, status } => (runtime_kind(call, status.message()), None),
             Self::Invalid(text) => (ContainerErrorKind::Invalid(text), None),
             Self::ImageNotFound(text) => (ContainerErrorKind::ImageNotFound(text), None),
+            Self::CannotResolve(text) => (ContainerErrorKind::CannotResolve(text), None),
+            Self::CannotPull(text) => (ContainerErrorKind::CannotPull(text), None),
             Self::Broken(text) => (ContainerErrorKind::Runtime(text), None),
             Self::Io { what, source } => (ContainerErrorKind::Runtime(what), Some(source.into())),
             Self::Thread(source) => {

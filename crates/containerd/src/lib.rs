@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  engine ──ports::Containers──► Containerd ─┬─ lifecycle  create, start, signal, remove ──┐
-//!     ▲                                      ├─ image      resolve, unpack                 ├─ client ──gRPC──► containerd
+//!     ▲                                      ├─ image      pull, resolve, unpack           ├─ client ──gRPC──► containerd
 //!     │                                      ├─ archive    import                          │                      │
 //!     └──────────ContainerEvent── events ◄───┴─ observe    list, memory kills ─────────────┘                      ▼
 //!                                                                                              shim, runc, berth-logger
@@ -23,6 +23,7 @@ mod host;
 mod image;
 mod layers;
 mod lifecycle;
+mod locks;
 pub mod logs;
 mod observe;
 mod process;
@@ -32,6 +33,8 @@ mod spec;
 mod stored;
 
 pub use config::{CgroupDriver, ConfigError, ContainerdConfig, Nofile};
+pub use image::cleanup::{CleanupConfig, CleanupReport};
+pub use image::pull::{AuthError, PullBehavior, PullConfig, RegistryAuth, RetryPolicy};
 pub use reference::normalize;
 pub use spec::ImageSettings;
 
@@ -39,6 +42,7 @@ use async_trait::async_trait;
 use berth_types::{
     Timestamp,
     ids::{ContainerId, TaskArn},
+    image::PullsSnapshot,
     ports::{
         CONTAINER_EVENT_QUEUE, ContainerError, ContainerEvent, Containers, CreateContainer, ImageFacts,
         ObservedContainer, Signal,
@@ -53,7 +57,7 @@ use error::{Fault, blocking, within};
 use image::Images;
 use spec::HostFacts;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// containerd, as the engine uses it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -82,7 +86,7 @@ impl Containerd {
             Cgroups::detect(config.cgroup_driver, &config.cgroup_root).map_err(ConfigError::Host)?;
         let host = host::read(&config, &cgroups)?;
         let (starts, watches) = mpsc::channel(events::WATCH_QUEUE);
-        let images = Images::new(client.clone());
+        let images = Images::new(client.clone(), config.pull.clone());
         let watches = Mutex::new(Some(watches));
         Ok(Self { inner: Arc::new(Inner { config, client, images, cgroups, host, starts, watches }) })
     }
@@ -94,6 +98,11 @@ impl Containerd {
         let reply =
             within(QUERY_DEADLINE, ask).await.map_err(|fault| fault.of("ask version of", "containerd"))?;
         Ok(reply.into_inner().version)
+    }
+
+    /// Pulls under way and those that were over last.
+    pub fn pulls(&self) -> watch::Receiver<Arc<PullsSnapshot>> {
+        self.inner.images.pulls()
     }
 
     /// Imports the images of an archive, as `docker save`, `skopeo copy` and `ctr images export` write them, under the names that
@@ -124,8 +133,9 @@ impl Containerd {
 #[async_trait]
 impl Containers for Containerd {
     async fn image(&self, reference: &str) -> Result<ImageFacts, ContainerError> {
-        let image = within(IMPORT_DEADLINE, self.inner.image(reference)).await;
-        image.map(|image| image.facts(reference)).map_err(|fault| fault.of("find image", reference))
+        // Has limits of its own for each of its parts: a pull may take hours.
+        let image = self.inner.images.bring(reference).await;
+        image.map(|image| image.facts(reference)).map_err(|fault| fault.of("pull", reference))
     }
 
     async fn create(&self, container: &CreateContainer) -> Result<Timestamp, ContainerError> {

@@ -15,7 +15,7 @@ use crate::{
     cgroup::TaskLimits,
     client::QUERY_DEADLINE,
     error::{Fault, OrAbsent, Result, blocking, within},
-    image::{Image, unpack},
+    image::Image,
     logs, process, signal,
     spec::{self, Inputs},
     stored::{self, Runtime, Stored},
@@ -61,7 +61,7 @@ impl From<Fault> for Start {
 
 impl Inner {
     pub(crate) async fn create(&self, container: &CreateContainer) -> Result<Timestamp> {
-        let image = self.images.resolve(&container.spec.image).await?;
+        let image = self.image_of(container).await?;
         let record = self.record(container, &image)?;
         let (cgroup, snapshot) = tokio::join!(self.ensure_cgroup(container), self.prepare(container, &image));
         let made = match (cgroup, snapshot) {
@@ -75,6 +75,22 @@ impl Inner {
                 Err(fault)
             }
             Ok(record) => time_of(&record),
+        }
+    }
+
+    /// The image that the task has asked for; brought again if it went meanwhile: a container may wait for hours for another of its
+    /// task, and the disk may be full in between.
+    async fn image_of(&self, container: &CreateContainer) -> Result<Arc<Image>> {
+        let reference = &container.spec.image;
+        let gone = match self.images.resolve(reference).await {
+            Err(Fault::ImageNotFound(gone)) => gone,
+            other => return other,
+        };
+        match self.images.bring(reference).await {
+            Err(Fault::CannotResolve(why) | Fault::CannotPull(why)) => {
+                Err(Fault::ImageNotFound(format!("{gone}; nor could it be pulled: {why}")))
+            }
+            other => other,
         }
     }
 
@@ -214,7 +230,7 @@ impl Inner {
                     }
                 }
             }
-            Err(fault) if is_bundle_there(&fault, id) => return Err(Start::CutOff(fault)),
+            Err(fault) if is_bundle_in_the_way(&fault, id) => return Err(Start::CutOff(fault)),
             Err(fault) => return Err(fault.into()),
         };
         // Before the start, so that the exit of the shortest program is not missed.
@@ -344,21 +360,13 @@ impl Inner {
             .or_absent()?;
         self.remove_snapshot(id).await
     }
-
-    /// Whether an unpacked image is still there; resolves anew if not.
-    pub(crate) async fn image(&self, reference: &str) -> Result<Arc<Image>> {
-        let image = self.images.resolve(reference).await?;
-        if unpack::exists(&self.client, &image.chain).await? {
-            return Ok(image);
-        }
-        self.images.forget(&image);
-        self.images.resolve(reference).await
-    }
 }
 
-/// Whether a task was not made because the directory of another one with this id has not gone yet.
-fn is_bundle_there(fault: &Fault, id: &ContainerId) -> bool {
-    matches!(fault, Fault::Rpc { status, .. } if status.message().contains(&format!("/{id}: file exists")))
+/// Whether a task was not made because the directory of another one with this id has not gone yet, or went under the new one's shim.
+fn is_bundle_in_the_way(fault: &Fault, id: &ContainerId) -> bool {
+    let Fault::Rpc { status, .. } = fault else { return false };
+    let text = status.message();
+    text.contains(&format!("/{id}: file exists")) || text.contains("getwd: no such file or directory")
 }
 
 fn has_ended(status: &tonic::Status) -> bool {

@@ -18,6 +18,11 @@ pub(crate) trait ControlPlane: Send + Sync + 'static {
     async fn create_cluster(&self, name: &str) -> Result<String, EcsError>;
     /// ListTasks of this container instance with desired status RUNNING, all pages.
     async fn list_tasks(&self, instance: &str) -> Result<Vec<TaskArn>, EcsError>;
+    /// ListTasks of this container instance with desired status STOPPED, all pages: those that stopped lately, and those that are to
+    /// stop though nobody here has ever heard of them.
+    async fn list_stopped(&self, _instance: &str) -> Result<Vec<TaskArn>, EcsError> {
+        Ok(Vec::new())
+    }
     /// DescribeTasks, any number. One that the control plane does not know is absent from the answer.
     async fn describe_tasks(&self, tasks: &[TaskArn]) -> Result<Vec<DescribedTask>, EcsError>;
     /// DescribeTaskDefinition: the JSON of `taskDefinition`, as it came.
@@ -80,6 +85,8 @@ pub(crate) struct DescribedTask {
     pub(crate) overrides: Option<Vec<u8>>,
     /// The attachment of type ElasticNetworkInterface.
     pub(crate) attachment: Option<Attachment>,
+    /// Names of its containers.
+    pub(crate) containers: Vec<String>,
 }
 
 /// An ENI attachment of a task: `id`, status and details, as they came.

@@ -13,7 +13,7 @@ use crate::{
     backoff::{Now, Retry},
     config::EngineConfig,
     machine::{Act, Notice, Recovery, World},
-    ops::{self, Op, Outcome},
+    ops::{self, Op, OpError, Outcome},
     plan,
     records::TaskRecord,
     recover, snapshot,
@@ -21,92 +21,26 @@ use crate::{
 use berth_types::{
     Chain,
     assignment::{ASSIGNMENT_QUEUE, Assignment, AssignmentError},
+    cluster::ReportsSnapshot,
     eni::EniSnapshot,
     ids::TaskArn,
     lease::LeaseHandle,
     ports::{ContainerEvent, Containers, Durability, Journal, Table},
     task::{EngineSnapshot, TaskSnapshot},
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Removals that may wait: people make them, one at a time.
-const REMOVAL_QUEUE: usize = 16;
 /// Events taken before the planner is asked again. A burst of exits costs one plan and one snapshot, and no event waits for more
 /// than this many others.
 const BATCH: usize = 64;
 /// How long ops that are under way may still take at shutdown. What is cut off then is found again at the next start.
 const LAST_OPS: Duration = Duration::from_secs(5);
-
-/// Through what the engine touches the world.
-#[derive(Clone)]
-pub struct Deps {
-    /// The container runtime.
-    pub containers: Arc<dyn Containers>,
-    /// Where tasks are recorded.
-    pub journal: Arc<dyn Journal>,
-    /// The ENI manager.
-    pub leases: LeaseHandle,
-    /// What the ENI manager knows of its slots: a task whose slot is lost is stopped.
-    pub slots: watch::Receiver<Arc<EniSnapshot>>,
-}
-
-impl std::fmt::Debug for Deps {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deps").field("leases", &self.leases).finish_non_exhaustive()
-    }
-}
-
-/// Why a task was not removed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RemoveError {
-    /// No such task.
-    #[error("there is no task {0}")]
-    NoSuchTask(TaskArn),
-    /// It runs, or is on its way.
-    #[error("task {0} has not come to its end yet; stop it first")]
-    NotStopped(TaskArn),
-    /// Too many removals wait.
-    #[error("the engine is busy: {REMOVAL_QUEUE} removals wait already")]
-    Busy,
-    /// The engine is gone: the agent is going down.
-    #[error("the engine has stopped")]
-    Stopped,
-}
-
-#[derive(Debug)]
-struct Removal {
-    task: TaskArn,
-    reply: oneshot::Sender<Result<(), RemoveError>>,
-}
-
-/// Everyone's door to the engine.
-#[derive(Debug, Clone)]
-pub struct EngineHandle {
-    /// What is to be run and stopped. Use `try_send`: a full queue is an answer.
-    pub assignments: mpsc::Sender<Assignment>,
-    /// What there is.
-    pub snapshot: watch::Receiver<Arc<EngineSnapshot>>,
-    removals: mpsc::Sender<Removal>,
-}
-
-impl EngineHandle {
-    /// Cleans up a stopped task now instead of later: volumes, logs, and the task itself. Answers when that has begun, or is to begin
-    /// as soon as its containers and its slot are given back.
-    pub async fn remove(&self, task: &TaskArn) -> Result<(), RemoveError> {
-        let (reply, answer) = oneshot::channel();
-        self.removals.try_send(Removal { task: task.clone(), reply }).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => RemoveError::Busy,
-            mpsc::error::TrySendError::Closed(_) => RemoveError::Stopped,
-        })?;
-        answer.await.unwrap_or(Err(RemoveError::Stopped))
-    }
-}
 
 /// Someone who waits for a change to be durable.
 struct Waiter {
@@ -123,6 +57,8 @@ pub struct Engine {
     world: World,
     waiters: Vec<Waiter>,
     ops: JoinSet<Outcome>,
+    /// Images that are being brought: each is cut off when its guard goes.
+    pulls: BTreeMap<(TaskArn, Act), DropGuard>,
     assignments: mpsc::Receiver<Assignment>,
     removals: mpsc::Receiver<Removal>,
     published: watch::Sender<Arc<EngineSnapshot>>,
@@ -156,6 +92,7 @@ impl Engine {
             start: Instant::now(),
             waiters: Vec::new(),
             ops: JoinSet::new(),
+            pulls: BTreeMap::new(),
             assignments: assigned,
             removals: removed,
             published,
@@ -237,14 +174,34 @@ impl Engine {
         self.world.settle_due(now);
         let slots = Arc::clone(&self.deps.slots.borrow_and_update());
         self.world.note_losses(&slots.slots, now);
+        let reports = Arc::clone(&self.deps.reports.borrow_and_update());
+        self.world.note_reports(&reports.ended, now);
+        self.pulls.retain(|(task, act), _| self.world.is_wanted(task, *act));
         let plan = plan::plan(&self.world, &self.config, now);
         self.world.begin(&plan.ops, now);
         // Metadata must be able to answer for a container before its process asks.
         self.publish();
         for op in plan.ops {
-            self.ops.spawn(ops::run(op, self.deps.clone()));
+            self.spawn(op);
         }
         plan.wake.map(|tick| self.start + tick)
+    }
+
+    fn spawn(&mut self, op: Op) {
+        let deps = self.deps.clone();
+        match &op {
+            Op::OfTask { task, act: act @ Act::Image(_), .. } => {
+                let (task, act, unwanted) = (task.clone(), *act, CancellationToken::new());
+                self.pulls.insert((task.clone(), act), unwanted.clone().drop_guard());
+                self.ops.spawn(async move {
+                    tokio::select! {
+                        outcome = ops::run(op, deps) => outcome,
+                        () = unwanted.cancelled() => Outcome::OfTask { task, act, result: Err(OpError::Unwanted) },
+                    }
+                });
+            }
+            _ => drop(self.ops.spawn(ops::run(op, deps))),
+        }
     }
 
     async fn next(&mut self, hints: &mut mpsc::Receiver<ContainerEvent>, wake: Option<Instant>) -> Event {
@@ -261,6 +218,7 @@ impl Engine {
             Some(result) = self.ops.join_next() => joined(result),
             // Looked at before every plan, so that a loss that is told before the lease is not missed.
             Ok(()) = self.deps.slots.changed() => Event::Time,
+            Ok(()) = self.deps.reports.changed() => Event::Time,
             () = sleep => Event::Time,
         }
     }
@@ -357,7 +315,7 @@ impl Engine {
         if before.runtime_ok != runtime_ok || before.recovered != recovered {
             tracing::info!(runtime_ok, recovered, "engine changed");
             // What tasks wait for may read differently now.
-            let live = self.world.tasks.iter().filter(|(_, t)| t.awaits_cleanup().is_none());
+            let live = self.world.tasks.iter().filter(|(_, t)| !t.has_given_all_back());
             self.world.changed.extend(live.map(|(arn, _)| arn.clone()));
         }
         let mut next = EngineSnapshot {
@@ -382,9 +340,9 @@ impl Engine {
     /// Lets ops that are under way come to their end and writes down what they brought.
     async fn finish(mut self) {
         let deadline = Instant::now() + LAST_OPS;
-        while self.world.tasks.values().any(|t| t.busy.iter().any(|act| *act != Act::Lease))
-            || self.world.journal.busy
-        {
+        // Slots and images may take minutes: they are asked for again at the next start.
+        let is_short = |act: &Act| !matches!(act, Act::Lease | Act::Image(_));
+        while self.world.tasks.values().any(|t| t.busy.iter().any(is_short)) || self.world.journal.busy {
             match tokio::time::timeout_at(deadline, self.ops.join_next()).await {
                 Ok(Some(result)) => self.take(joined(result)),
                 Ok(None) | Err(_) => break,
@@ -445,6 +403,7 @@ fn log_failure(outcome: &Outcome, repeated: bool) {
         Outcome::StrayRemoved { id, result: Err(error) } => {
             (format!("remove stray container {id}"), None, error)
         }
+        Outcome::OfTask { result: Err(OpError::Unwanted), .. } => return,
         Outcome::OfTask { task, act, result: Err(error) } => (format!("{act:?}"), Some(task.as_str()), error),
         Outcome::Committed { result: Ok(()), .. }
         | Outcome::Looked { result: Ok(_), .. }

@@ -24,6 +24,11 @@ pub(crate) fn docker_name(spec: &TaskSpec, name: &str) -> String {
     format!("ecs-{}-{}-{plain}-{}", spec.family, spec.revision, &id.as_str()[..NAME_DIGITS])
 }
 
+/// The digest that an image reference names, known before anything is pulled.
+pub(crate) fn digest(reference: &str) -> Option<&str> {
+    reference.split_once('@').map(|(_, digest)| digest)
+}
+
 /// The user's labels and the agent's; the agent's win.
 pub(crate) fn labels(spec: &TaskSpec, container: &ContainerSpec) -> BTreeMap<String, String> {
     let own = [

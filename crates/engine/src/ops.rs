@@ -1,152 +1,22 @@
-//! One op: a single, repeatable act on the world, and its result as an event. Nothing is decided here; an op that fails says so and
+//! Runs one op: a single, repeatable act on the world, and its result as an event. Nothing is decided here; an op that fails says so and
 //! the planner decides whether it is tried again.
 
 use crate::{
-    engine::Deps,
-    machine::Act,
+    door::Deps,
+    op::{Done, Op, OpError, Outcome, Work},
     records::TaskRecord,
-    volumes::{self, VolumeError},
+    volumes,
 };
 use berth_types::{
-    Class, Timestamp,
-    ids::{ContainerId, SlotId, TaskArn},
-    lease::{Lease, LeaseError, LeaseNeeds},
-    ports::{
-        ContainerError, CreateContainer, Durability, ImageFacts, JournalError, ObservedContainer, Signal,
-        Table, Write,
-    },
+    ids::TaskArn,
+    ports::{Durability, Table, Write},
 };
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Instant};
 
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Op {
-    /// Write these records and delete those of forgotten tasks.
-    Commit { records: Vec<TaskRecord>, forgotten: BTreeSet<TaskArn>, durability: Durability },
-    /// List all containers; `seq` is the event count at this moment.
-    Look { seq: u64 },
-    /// Tell the ENI manager that all slots of former leases were asked for.
-    Announce,
-    /// Remove a container that belongs to no task.
-    RemoveStray { id: ContainerId },
-    /// Something for one task; at most one of each [`Act`] is under way.
-    OfTask { task: TaskArn, act: Act, work: Work },
-}
-
-/// The work of an op for one task.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Work {
-    Lease {
-        needs: LeaseNeeds,
-        held: Option<SlotId>,
-    },
-    /// `Err` is why the definition cannot have its volumes; it is reported where every other failure is.
-    Volumes {
-        wanted: Result<Vec<volumes::Wanted>, volumes::DefinitionError>,
-    },
-    Image {
-        reference: String,
-    },
-    Create {
-        container: Box<CreateContainer>,
-        record: Box<TaskRecord>,
-    },
-    Start {
-        id: ContainerId,
-    },
-    Signal {
-        id: ContainerId,
-        signal: Signal,
-    },
-    Remove {
-        id: ContainerId,
-    },
-    RemoveShared,
-    Release,
-    CleanUp {
-        directories: Vec<PathBuf>,
-    },
-}
-
-/// What came of an op.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    Committed {
-        durability: Durability,
-        marks: Vec<(TaskArn, u64)>,
-        forgotten: BTreeSet<TaskArn>,
-        result: Result<(), OpError>,
-    },
-    Looked {
-        seq: u64,
-        result: Result<Vec<ObservedContainer>, OpError>,
-    },
-    Announced {
-        result: Result<(), LeaseError>,
-    },
-    StrayRemoved {
-        id: ContainerId,
-        result: Result<(), OpError>,
-    },
-    OfTask {
-        task: TaskArn,
-        act: Act,
-        result: Result<Done, OpError>,
-    },
-}
-
-/// What an op for one task brought.
-#[derive(Debug)]
-pub(crate) enum Done {
-    Nothing,
-    Leased {
-        lease: Lease,
-        /// From the request to the answer.
-        waited: Duration,
-    },
-    Image(ImageFacts),
-    Created(Timestamp),
-    Started {
-        pid: u32,
-        at: Timestamp,
-    },
-}
-
-/// An op that failed. The port's error says what was tried and on what.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpError {
-    #[error(transparent)]
-    Runtime(ContainerError),
-    #[error(transparent)]
-    Lease(LeaseError),
-    #[error(transparent)]
-    Volume(VolumeError),
-    #[error(transparent)]
-    Journal(JournalError),
-    #[error("encode the record of task {task}")]
-    Encode {
-        task: TaskArn,
-        #[source]
-        source: serde_json::Error,
-    },
-}
-
-impl OpError {
-    /// Whether trying again can help.
-    pub(crate) fn class(&self) -> Class {
-        match self {
-            Self::Runtime(error) => error.class(),
-            Self::Lease(error) => error.class(),
-            Self::Volume(_) => Class::Permanent,
-            Self::Journal(error) => error.class(),
-            Self::Encode { .. } => Class::Bug,
-        }
-    }
-}
+/// Records in one commit, and their bytes: half of what the journal takes. A machine that comes back from a reboot changes all of its
+/// tasks at once.
+const MAX_WRITES: usize = 256;
+const MAX_COMMIT_BYTES: usize = 2 << 20;
 
 /// Runs one op.
 pub(crate) async fn run(op: Op, deps: Deps) -> Outcome {
@@ -183,7 +53,35 @@ async fn commit(
         let encode = |source| OpError::Encode { task: record.spec.arn.clone(), source };
         writes.push(record.write().map_err(encode)?);
     }
-    deps.journal.commit(writes, durability).await.map_err(OpError::Journal)
+    for portion in portions(writes) {
+        deps.journal.commit(portion, durability).await.map_err(OpError::Journal)?;
+    }
+    Ok(())
+}
+
+/// Splits what the journal would not take at once. Records of tasks do not depend on each other, and those of a portion that was
+/// committed before another failed are written again.
+fn portions(writes: Vec<Write>) -> Vec<Vec<Write>> {
+    let size = |write: &Write| match write {
+        Write::Put { record, .. } => record.body.len(),
+        Write::Delete { .. } => 0,
+    };
+    let mut portions: Vec<Vec<Write>> = Vec::new();
+    let mut bytes = 0;
+    for write in writes {
+        let own = size(&write);
+        match portions.last_mut() {
+            Some(last) if last.len() < MAX_WRITES && bytes + own <= MAX_COMMIT_BYTES => {
+                bytes += own;
+                last.push(write);
+            }
+            Some(_) | None => {
+                bytes = own;
+                portions.push(vec![write]);
+            }
+        }
+    }
+    portions
 }
 
 async fn of_task(task: &TaskArn, work: Work, deps: &Deps) -> Result<Done, OpError> {
@@ -216,5 +114,26 @@ async fn of_task(task: &TaskArn, work: Work, deps: &Deps) -> Result<Done, OpErro
         Work::CleanUp { directories } => {
             volumes::remove(directories).await.map(nothing).map_err(OpError::Volume)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use berth_types::ports::Record;
+
+    #[test]
+    fn a_commit_is_split_into_what_the_journal_takes() {
+        let put = |bytes: usize| Write::Put {
+            table: Table::Tasks,
+            key: "t".to_owned(),
+            record: Record { version: 1, body: vec![0; bytes] },
+        };
+        let many: Vec<Write> = (0..1000).map(|_| put(10)).collect();
+        assert_eq!(portions(many).iter().map(Vec::len).collect::<Vec<_>>(), [256, 256, 256, 232]);
+        let large: Vec<Write> = (0..5).map(|_| put(1 << 20)).collect();
+        assert_eq!(portions(large).iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+        assert_eq!(portions(vec![put(3 << 20), put(1)]).len(), 2);
+        assert!(portions(Vec::new()).is_empty());
     }
 }

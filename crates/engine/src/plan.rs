@@ -24,8 +24,13 @@ use berth_types::ports::{Durability, Signal};
 
 /// Calls to the runtime at a time that make or remove something. Each forks processes and works on file systems; more of them at
 /// once only make each slower, and a burst of a hundred tasks must not delay a stop. Signals are not counted: they are cheap
-/// and must not wait.
+/// and must not wait. Nor are images,
+/// which have a bound of their own.
 pub(crate) const MAX_RUNTIME_CALLS: usize = 32;
+
+/// Images that are brought at a time. Most of these calls wait for one of the few pulls that the runtime's side makes at a time, and
+/// nothing else may have to wait for them; so this is more than the containers of an instance that is full of tasks (120 ENIs).
+pub(crate) const MAX_IMAGE_CALLS: usize = 512;
 
 /// What is to be done, and when to look again if nothing happens until then.
 #[derive(Debug, Default)]
@@ -36,9 +41,17 @@ pub(crate) struct Plan {
 
 /// Says what is to be done now.
 pub(crate) fn plan(world: &World, config: &EngineConfig, now: Now) -> Plan {
-    let busy = world.tasks.values().flat_map(|t| &t.busy).filter(|act| is_runtime_call(**act)).count();
-    let mut planner =
-        Planner { world, config, now, calls: MAX_RUNTIME_CALLS.saturating_sub(busy), plan: Plan::default() };
+    let busy = |counts: fn(Act) -> bool| {
+        world.tasks.values().flat_map(|t| &t.busy).filter(|act| counts(**act)).count()
+    };
+    let mut planner = Planner {
+        world,
+        config,
+        now,
+        calls: MAX_RUNTIME_CALLS.saturating_sub(busy(is_counted)),
+        images: MAX_IMAGE_CALLS.saturating_sub(busy(is_image)),
+        plan: Plan::default(),
+    };
     planner.commit();
     planner.look();
     for task in world.tasks.values() {
@@ -49,11 +62,28 @@ pub(crate) fn plan(world: &World, config: &EngineConfig, now: Now) -> Plan {
     planner.plan
 }
 
-fn is_runtime_call(act: Act) -> bool {
+fn needs_runtime(act: Act) -> bool {
     match act {
-        Act::Image(_) | Act::Create(_) | Act::Start(_) | Act::Remove(_) | Act::RemoveShared => true,
-        Act::Lease | Act::Volumes | Act::Signal(_) | Act::Release | Act::CleanUp => false,
+        Act::Image(_)
+        | Act::Create(_)
+        | Act::Start(_)
+        | Act::Signal(_)
+        | Act::Remove(_)
+        | Act::RemoveShared => true,
+        Act::Lease | Act::Volumes | Act::Release | Act::CleanUp => false,
     }
+}
+
+/// Counts against [`MAX_RUNTIME_CALLS`].
+fn is_counted(act: Act) -> bool {
+    match act {
+        Act::Create(_) | Act::Start(_) | Act::Remove(_) | Act::RemoveShared => true,
+        Act::Image(_) | Act::Lease | Act::Volumes | Act::Signal(_) | Act::Release | Act::CleanUp => false,
+    }
+}
+
+fn is_image(act: Act) -> bool {
+    matches!(act, Act::Image(_))
 }
 
 struct Planner<'a> {
@@ -62,6 +92,8 @@ struct Planner<'a> {
     now: Now,
     /// Calls to the runtime that may still begin.
     calls: usize,
+    /// Images that may still be asked for.
+    images: usize,
     plan: Plan,
 }
 
@@ -134,14 +166,16 @@ impl Planner<'_> {
 
     /// Adds an op unless it is under way, failed a moment ago, or the runtime cannot take it.
     fn push(&mut self, task: &Task, act: Act, work: impl FnOnce() -> Work) {
-        let for_runtime = is_runtime_call(act);
-        if task.is_busy(act) || ((for_runtime || matches!(act, Act::Signal(_))) && !self.world.runtime.ok) {
+        if task.is_busy(act) || (needs_runtime(act) && !self.world.runtime.ok) {
             return;
         }
-        if (for_runtime && self.calls == 0) || !self.is_due(task.retries.get(&act)) {
+        let (counted, image) = (is_counted(act), is_image(act));
+        if (counted && self.calls == 0) || (image && self.images == 0) || !self.is_due(task.retries.get(&act))
+        {
             return;
         }
-        self.calls -= usize::from(for_runtime);
+        self.calls -= usize::from(counted);
+        self.images -= usize::from(image);
         self.plan.ops.push(Op::OfTask { task: task.spec.arn.clone(), act, work: work() });
     }
 
@@ -277,6 +311,7 @@ impl Planner<'_> {
                 self.push(task, Act::CleanUp, || Work::CleanUp { directories });
             }
             Rest::Files { .. } => {}
+            Rest::Report { until } => self.wake_at(until),
         }
     }
 

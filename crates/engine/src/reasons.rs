@@ -45,6 +45,39 @@ impl Step {
     }
 }
 
+/// How the official agent begins when it knows what to look at. The apostrophe is its own.
+const CANNOT_PULL: &str = "The task can\u{2019}t pull the image.";
+const CHECK_ROLE: &str = "Check that the role has the permissions to pull images from the registry.";
+const CHECK_IMAGE: &str = "Check whether the image exists.";
+const CHECK_NETWORK: &str = "Check your network configuration.";
+
+/// What registries and the network say, in lower case, and what to look at then. The first that fits counts: a registry that does not
+/// want to say whether an image exists says that access is denied.
+const ADVICE: [(&str, &str); 17] = [
+    ("is not authorized to perform", CHECK_ROLE),
+    ("requested access to the resource is denied", CHECK_IMAGE),
+    ("manifest unknown", CHECK_IMAGE),
+    ("name unknown", CHECK_IMAGE),
+    ("not found", CHECK_IMAGE),
+    ("does not exist", CHECK_IMAGE),
+    ("authorization failed", CHECK_ROLE),
+    ("authentication required", CHECK_ROLE),
+    ("no basic auth credentials", CHECK_ROLE),
+    ("unauthorized", CHECK_ROLE),
+    ("forbidden", CHECK_ROLE),
+    ("request canceled while waiting for connection", CHECK_NETWORK),
+    ("connection refused", CHECK_NETWORK),
+    ("no such host", CHECK_NETWORK),
+    ("i/o timeout", CHECK_NETWORK),
+    ("no route to host", CHECK_NETWORK),
+    ("network is unreachable", CHECK_NETWORK),
+];
+
+fn advice(why: &str) -> Option<&'static str> {
+    let why = why.to_ascii_lowercase();
+    ADVICE.iter().find(|(sign, _)| why.contains(sign)).map(|(_, advice)| *advice)
+}
+
 /// The reason of a container whose step failed.
 pub(crate) fn failed(step: Step, error: &ContainerError) -> String {
     let name = step.error_name();
@@ -57,14 +90,14 @@ pub(crate) fn failed(step: Step, error: &ContainerError) -> String {
             )
         }
         ContainerErrorKind::ImageNotFound(_) => {
-            format!(
-                "{name}: The task can\u{2019}t pull the image. Check whether the image exists. {}",
-                Chain(error)
-            )
+            format!("{name}: {CANNOT_PULL} {CHECK_IMAGE} {}", Chain(error))
         }
         ContainerErrorKind::CannotResolve(why) => format!("CannotPullImageManifestError: {why}"),
-        ContainerErrorKind::CannotPull(_)
-        | ContainerErrorKind::Invalid(_)
+        ContainerErrorKind::CannotPull(why) => match advice(why) {
+            Some(advice) => format!("{name}: {CANNOT_PULL} {advice} {why}"),
+            None => format!("{name}: {why}"),
+        },
+        ContainerErrorKind::Invalid(_)
         | ContainerErrorKind::Unavailable(_)
         | ContainerErrorKind::Runtime(_) => {
             format!("{name}: {}", Chain(error))
@@ -124,6 +157,36 @@ mod tests {
             text,
             "CannotPullContainerError: The task can\u{2019}t pull the image. Check whether the image exists. \
              find image nope:1: the image is not there: not in the store"
+        );
+    }
+
+    #[test]
+    fn a_pull_that_fails_says_where_to_look() {
+        let of = |why: &str| failed(Step::Pull, &error(ContainerErrorKind::CannotPull(why.to_owned())));
+        let denied = "denied: User: arn:aws:sts::1:assumed-role/x is not authorized to perform: ecr:BatchGetImage on resource: y";
+        for (why, advice) in [
+            (
+                denied,
+                "The task can\u{2019}t pull the image. Check that the role has the permissions to pull images from the registry. ",
+            ),
+            (
+                "pull access denied: denied: requested access to the resource is denied",
+                "The task can\u{2019}t pull the image. Check whether the image exists. ",
+            ),
+            (
+                "Get \"https://r/v2/\": net/http: request canceled while waiting for connection",
+                "The task can\u{2019}t pull the image. Check your network configuration. ",
+            ),
+            ("the blob's digest is not what the manifest says", ""),
+        ] {
+            assert_eq!(of(why), format!("CannotPullContainerError: {advice}{why}"));
+        }
+        let text = failed(Step::Pull, &error(ContainerErrorKind::CannotResolve("no such tag".to_owned())));
+        assert_eq!(text, "CannotPullImageManifestError: no such tag");
+        let text = failed(Step::Pull, &error(ContainerErrorKind::TimedOut(Duration::from_secs(7200))));
+        assert_eq!(
+            text,
+            "DockerTimeoutError: Could not transition to pulled; timed out after waiting 2h0m0s"
         );
     }
 

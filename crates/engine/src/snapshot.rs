@@ -7,7 +7,7 @@ use crate::{
     names,
 };
 use berth_types::task::{ContainerSnapshot, ContainerStatus, TaskSnapshot, TaskStatus};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// One task.
 pub(crate) fn task(task: &Task, world: &World, config: &EngineConfig) -> TaskSnapshot {
@@ -56,7 +56,11 @@ fn container(task: &Task, index: usize, container: &Container, config: &EngineCo
         id: decided.then(|| container.id.clone()),
         docker_name: names::docker_name(spec, &container.spec.name),
         image_id: past.image.as_ref().map(|i| i.image_id.clone()),
-        image_digest: past.image.as_ref().map(|i| i.digest.clone()),
+        image_digest: past
+            .image
+            .as_ref()
+            .map(|i| i.digest.clone())
+            .or_else(|| names::digest(&container.spec.image).map(str::to_owned)),
         desired: if stopping { ContainerStatus::Stopped } else { ContainerStatus::Running },
         known: container.stage.status(),
         pid,
@@ -80,6 +84,9 @@ fn waiting(task: &Task, world: &World) -> Option<String> {
     if let Some(retry) = task.retries.values().max_by_key(|r| r.failures) {
         return Some(format!("another try after: {}", retry.problem));
     }
+    if task.is_kept_for_report().is_some() {
+        return Some("its end to be put on record for the control plane".to_owned());
+    }
     if matches!(task.life, Life::Stopped { .. }) {
         return None;
     }
@@ -98,6 +105,9 @@ fn waiting(task: &Task, world: &World) -> Option<String> {
         }
         (Slot::Wanted { held: None } | Slot::Held(_) | Slot::Lost(_) | Slot::GivenBack, _) => {}
     }
+    if let Some(images) = images_on_their_way(task) {
+        return Some(images);
+    }
     task.containers.iter().find_map(|container| match &container.stage {
         // The time does not matter for what is waited for, only for how long.
         Stage::Created { .. } => match depends::gate(container, &task.containers, crate::backoff::Tick::ZERO)
@@ -107,4 +117,21 @@ fn waiting(task: &Task, world: &World) -> Option<String> {
         },
         Stage::New | Stage::Pulled { .. } | Stage::Running { .. } | Stage::Ended { .. } => None,
     })
+}
+
+/// `image busybox for container web`, and so on for each image.
+fn images_on_their_way(task: &Task) -> Option<String> {
+    if task.is_stopping() {
+        return None;
+    }
+    let mut waiting: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for container in task.containers.iter().filter(|c| c.stage == Stage::New) {
+        waiting.entry(&container.spec.image).or_default().push(&container.spec.name);
+    }
+    let one = |(image, containers): (&str, Vec<&str>)| {
+        let noun = if containers.len() == 1 { "container" } else { "containers" };
+        format!("image {image} for {noun} {}", containers.join(", "))
+    };
+    let all: Vec<_> = waiting.into_iter().map(one).collect();
+    (!all.is_empty()).then(|| all.join(" and "))
 }

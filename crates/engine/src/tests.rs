@@ -6,4 +6,5 @@ mod harness;
 mod launch;
 mod random;
 mod recovery;
+mod reported;
 mod stop;

@@ -68,7 +68,7 @@ pub(crate) fn slot_facts(
         attachment: seat.attachment.clone(),
         mac: facts.mac,
         subnet: facts.subnet.clone(),
-        security_groups: facts.security_groups.clone(),
+        security_groups: eni.spec.groups.clone(),
         ipv4: facts.ipv4.clone(),
         ipv6: facts.ipv6.clone(),
         subnet_ipv4: facts.subnet_ipv4,

@@ -167,6 +167,11 @@ pub(crate) struct Want {
 }
 
 impl Want {
+    /// Whether an ENI lies where it should, whatever its groups: those can be changed.
+    pub(crate) fn fits_place(&self, spec: &Spec) -> bool {
+        self.subnets.contains(&spec.subnet)
+    }
+
     /// Whether an ENI fits.
     pub(crate) fn fits(&self, spec: &Spec) -> bool {
         self.groups == spec.groups && self.subnets.contains(&spec.subnet)

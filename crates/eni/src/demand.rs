@@ -79,11 +79,20 @@ pub(crate) fn demand(state: &State) -> Demand {
         state.enis.iter().filter_map(|(token, eni)| Some((rank(eni)?, token.clone()))).collect();
     free.extend(state.creating.keys().map(|token| (RANK_CREATING, token.clone())));
     free.sort();
-    let mut missing = Vec::new();
+    let (mut unserved, mut missing) = (Vec::new(), Vec::new());
     for waiter in state.waiters.iter().filter(|w| w.held.is_none()) {
         if let Some(token) = own(state, &waiter.task) {
             demand.promised.insert(waiter.task.clone(), token);
         } else if let Some(at) = free.iter().position(|(_, token)| fits(state, &waiter.want, token)) {
+            let (_, token) = free.remove(at);
+            demand.promised.insert(waiter.task.clone(), token);
+        } else {
+            unserved.push(waiter);
+        }
+    }
+    // After all exact matches: groups can be changed by one call, and nobody should lose what fits him as it is.
+    for waiter in unserved {
+        if let Some(at) = free.iter().position(|(_, token)| can_become(state, &waiter.want, token)) {
             let (_, token) = free.remove(at);
             demand.promised.insert(waiter.task.clone(), token);
         } else {
@@ -92,7 +101,7 @@ pub(crate) fn demand(state: &State) -> Demand {
     }
     let pool = state.config.pool();
     let (mut kept, strange): (Vec<_>, Vec<_>) =
-        free.into_iter().partition(|(_, token)| fits(state, &pool, token));
+        free.into_iter().partition(|(_, token)| fits(state, &pool, token) || can_become(state, &pool, token));
     demand.surplus.extend(strange.into_iter().map(|(_, token)| token));
     let warm = state.config.warm as usize;
     let most = state.config.warm_max.map_or(warm, |most| warm.max(most as usize));
@@ -113,6 +122,12 @@ fn fits(state: &State, want: &Want, token: &ClientToken) -> bool {
         || state.creating.get(token).is_some_and(|creating| want.fits(&creating.spec)),
         |eni| want.fits(&eni.spec),
     )
+}
+
+/// Whether an ENI could be made to fit by giving it other groups.
+fn can_become(state: &State, want: &Want, token: &ClientToken) -> bool {
+    let fixed = state.fixed.iter().any(|refusal| want.fits(&refusal.spec));
+    !fixed && state.enis.get(token).is_some_and(|eni| want.fits_place(&eni.spec))
 }
 
 /// Sets what is missing against the room that there is, and makes room for tasks by giving back warm slots of another kind.

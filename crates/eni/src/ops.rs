@@ -9,7 +9,7 @@ use crate::{
 };
 use berth_types::{
     eni::{CreateEni, SlotSpec},
-    ids::{AttachmentId, ClientToken, EniId, InstanceId, SlotId, TaskArn},
+    ids::{AttachmentId, ClientToken, EniId, InstanceId, SecurityGroupId, SlotId, TaskArn},
     lease::ListenerChange,
     ports::{Cloud, Durability, Journal, Network, Table, Write},
 };
@@ -80,6 +80,12 @@ pub(crate) enum Op {
         eni: EniId,
         attachment: AttachmentId,
     },
+    Regroup {
+        token: ClientToken,
+        eni: EniId,
+        groups: Vec<SecurityGroupId>,
+        intent: Vec<Write>,
+    },
     Label {
         token: ClientToken,
         slot: SlotId,
@@ -143,6 +149,11 @@ impl Ports {
             Op::Flag { token, eni, attachment } => {
                 let result = cloud(self.cloud.set_delete_on_termination(&eni, &attachment)).await;
                 Event::Flagged { token, result }
+            }
+            Op::Regroup { token, eni, groups, intent } => {
+                tracing::info!(%eni, groups = ?groups, "giving eni other security groups");
+                let result = self.after(intent, self.cloud.set_security_groups(&eni, &groups)).await;
+                Event::Regrouped { token, groups, result }
             }
             Op::Label { token, slot, task } => {
                 let alias = recover::alias(&task);

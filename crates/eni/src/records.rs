@@ -51,6 +51,9 @@ pub(crate) struct EniRecord {
     pub(crate) attachment: Option<AttachmentId>,
     /// Its slot.
     pub(crate) slot: Option<SlotRecord>,
+    /// When it last got other groups, or was about to.
+    #[serde(default)]
+    pub(crate) regrouped_at: Option<Timestamp>,
     /// Tags that were set for a task.
     pub(crate) task_tags: Vec<String>,
 }

@@ -6,7 +6,7 @@
 //! gone, tags and kernel give the same result later.
 
 use crate::{
-    config::Spec,
+    config::{LAG, Spec},
     machine::{Creating, Eni, Now, Past, Reply, Seat, Stage, State, is_task_tag},
     records::{Course, EniRecord, Memory},
 };
@@ -115,6 +115,10 @@ fn remembered(record: &EniRecord, facts: EniFacts, now: Now) -> Eni {
     eni.tagged = record.task_tags.iter().map(|key| (key.clone(), String::new())).collect();
     eni.tagged.extend(task_tags_of(&eni.facts));
     eni.remembered_slot = record.slot.clone();
+    let lag = jiff::SignedDuration::try_from(LAG).unwrap_or(jiff::SignedDuration::MAX);
+    if record.regrouped_at.is_some_and(|at| now.wall.duration_since(at) < lag) {
+        eni.doubt_groups(now);
+    }
     eni
 }
 
@@ -137,6 +141,8 @@ pub(crate) fn adopted(token: &ClientToken, facts: EniFacts, stage: Stage, now: N
     let created_at = created.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(now.wall);
     let mut eni = Eni::new(request, facts, stage, now);
     eni.created_at = created_at;
+    // Without the journal nobody knows whether its groups have just been changed: one more call, if a task wants it soon.
+    eni.doubt_groups(now);
     eni.tagged = task_tags_of(&eni.facts);
     eni
 }

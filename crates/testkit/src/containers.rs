@@ -19,7 +19,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// 2026-01-01T00:00:00Z: when fake time begins.
 const EPOCH: i64 = 1_767_225_600;
@@ -62,6 +62,8 @@ struct Made {
 #[derive(Debug, Default)]
 struct State {
     images: BTreeSet<String>,
+    /// Images whose registry refuses.
+    refused: BTreeMap<String, ContainerErrorKind>,
     made: BTreeMap<ContainerId, Made>,
     /// Containers whose process was ever started: none may be started again.
     ran: BTreeSet<ContainerId>,
@@ -83,6 +85,8 @@ struct State {
 #[derive(Debug)]
 pub struct FakeContainers {
     state: Mutex<State>,
+    /// Images whose registry says nothing.
+    stalled: watch::Sender<BTreeSet<String>>,
     crash: Arc<Crash>,
 }
 
@@ -91,7 +95,7 @@ impl FakeContainers {
     pub fn new(crash: Arc<Crash>) -> Self {
         let state =
             State { images: BTreeSet::from(["busybox".to_owned()]), next_pid: 100, ..State::default() };
-        Self { state: Mutex::new(state), crash }
+        Self { state: Mutex::new(state), stalled: watch::Sender::default(), crash }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -106,6 +110,22 @@ impl FakeContainers {
         } else {
             state.images.remove(reference);
         }
+    }
+
+    /// While true, bringing this image takes for ever.
+    pub fn set_stalled(&self, reference: &str, stalled: bool) {
+        self.stalled.send_modify(|all| {
+            if stalled {
+                all.insert(reference.to_owned());
+            } else {
+                all.remove(reference);
+            }
+        });
+    }
+
+    /// From now on the image's registry answers this.
+    pub fn refuse_image(&self, reference: &str, kind: ContainerErrorKind) {
+        self.state().refused.insert(reference.to_owned(), kind);
     }
 
     /// Stops or starts the runtime itself; containers do not notice.
@@ -349,8 +369,16 @@ fn words(request: &CreateContainer) -> Vec<&str> {
 #[async_trait]
 impl Containers for FakeContainers {
     async fn image(&self, reference: &str) -> Result<ImageFacts, ContainerError> {
+        let mut stalled = self.stalled.subscribe();
+        if stalled.wait_for(|all| !all.contains(reference)).await.is_err() {
+            // The sender lives in self.
+            std::future::pending::<()>().await;
+        }
         self.call("find image", reference, |state| {
             state.calls.image += 1;
+            if let Some(kind) = state.refused.get(reference) {
+                return Err(kind.clone());
+            }
             if !state.images.contains(reference) {
                 let text = format!("image {reference} is not in containerd's store");
                 return Err(ContainerErrorKind::ImageNotFound(text));

@@ -8,3 +8,4 @@ pub mod network;
 pub mod containers;
 pub mod lease;
 pub mod netns;
+pub mod registry;

@@ -11,7 +11,7 @@ mod run_file;
 mod table;
 mod up;
 
-use crate::{config::Config, serve::Status};
+use crate::{config::Config, fabric::filter, serve::Status};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use std::{
@@ -171,6 +171,14 @@ async fn current_status(name: &str) -> anyhow::Result<Status> {
     for instance in &mut status.inventory.instances {
         let before = written.inventory.instances.iter().find(|i| i.id == instance.id);
         instance.netns = before.and_then(|i| i.netns.clone());
+    }
+    // The kernel tells nobody else.
+    if nix::unistd::geteuid().is_root() {
+        let enis = &mut status.inventory.enis;
+        let mut drops = filter::drops(&written.vpc_netns, enis.iter().map(|e| e.id.as_str())).await?;
+        for eni in enis {
+            eni.drops = drops.remove(&eni.id);
+        }
     }
     Ok(status)
 }

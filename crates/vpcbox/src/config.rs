@@ -5,9 +5,10 @@
 //! names the line, the key and what was expected, because this file is written by hand.
 
 mod check;
+mod groups;
 mod raw;
 
-use crate::fabric::{FabricSpec, SubnetSpec};
+use crate::fabric::{FabricSpec, SubnetSpec, filter::Allow};
 use ipnet::{Ipv4Net, Ipv6Net};
 use sha2::{Digest, Sha256};
 use std::{
@@ -43,6 +44,8 @@ pub struct Config {
     pub security_groups: Vec<SecurityGroupConfig>,
     /// Its instances.
     pub instances: Vec<InstanceConfig>,
+    /// ECS clusters that are there from the start.
+    pub clusters: Vec<String>,
     /// How long things take.
     pub delays: Delays,
     /// MTU of all links.
@@ -99,6 +102,12 @@ pub struct SecurityGroupConfig {
     pub id: String,
     /// Group name.
     pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// What its members may get; nothing said means what EC2 gives a new group.
+    pub ingress: Option<Vec<Allow>>,
+    /// What its members may send; nothing said means what EC2 gives a new group.
+    pub egress: Option<Vec<Allow>>,
 }
 
 /// An instance.

@@ -1,8 +1,9 @@
 //! Access keys: the operator's, fixed by the configuration, and those that IMDS hands to instances.
 
 use crate::{config::OperatorKey, imds::ImdsCredentials};
+use aws_sigv4::sign::v4::calculate_signature;
 use jiff::Timestamp;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// How long role credentials live: about what EC2 gives.
 const LIFE: Duration = Duration::from_secs(6 * 3600);
@@ -32,11 +33,21 @@ pub struct Key<'a> {
 }
 
 /// All keys. At most two are alive per instance, so the number of instances bounds it.
-#[derive(Debug)]
 pub struct Keys {
     operator: Option<OperatorKey>,
     /// By access key id.
     issued: BTreeMap<String, Issued>,
+    /// What identity documents are sealed with.
+    seal: String,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys")
+            .field("operator", &self.operator)
+            .field("issued", &self.issued)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -48,7 +59,7 @@ struct Issued {
 impl Keys {
     /// Knows the operator's key only.
     pub fn new(operator: Option<OperatorKey>) -> Self {
-        Self { operator, issued: BTreeMap::new() }
+        Self { operator, issued: BTreeMap::new(), seal: random() }
     }
 
     /// The key of this id, expired ones included for as long as they are remembered.
@@ -64,6 +75,16 @@ impl Keys {
             expires: Some(issued.credentials.expiration),
             holder: &issued.holder,
         })
+    }
+
+    /// The signature of an identity document: nobody but this box can make it.
+    pub fn seal(&self, document: &str) -> String {
+        calculate_signature(&self.seal, document.as_bytes())
+    }
+
+    /// Whether an identity document is as this box sealed it.
+    pub fn is_sealed(&self, document: &str, signature: &str) -> bool {
+        self.seal(document) == signature
     }
 
     /// Credentials for an instance: the same until they are about to end.

@@ -6,12 +6,13 @@
 
 use crate::{
     config::Delays,
-    ec2::{self, error::ApiError},
+    ec2,
+    ecs::{self, Ecs},
     world::{World, ids::EniId},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::{collections::VecDeque, time::Duration};
+use std::{borrow::Cow, collections::VecDeque, time::Duration};
 
 /// Longest delay: a test that needs more does not need a delay but a fault.
 const MAX_MS: u64 = 3_600_000;
@@ -45,15 +46,51 @@ pub struct Knobs {
     pub lose_reply: Vec<LoseReply>,
     /// ENIs whose link is pulled out, wherever it is.
     pub pull: Vec<String>,
+    /// What befalls calls of ECS.
+    pub ecs: EcsKnobs,
+}
+
+/// What to change of ECS; what is absent stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EcsKnobs {
+    /// ECS is away: every connection that asks it anything is closed, and nothing is acted on.
+    pub outage: Option<bool>,
+    /// The next so many calls are answered `ThrottlingException`.
+    pub throttle: Option<u32>,
+    /// Every call takes this much longer to answer.
+    pub call_ms: Option<u64>,
+    /// An agent that makes no call for this long counts as disconnected.
+    pub agent_silence_ms: Option<u64>,
+}
+
+/// Which API a call is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// EC2, whose actions a fault names, or `*` for any.
+    Ec2,
+    /// ECS, whose operations a fault names, or `ecs:*` for any.
+    Ecs,
+}
+
+impl Api {
+    /// Whether a fault that names `named` is meant for this call.
+    fn meant(self, named: &str, action: &str) -> bool {
+        let any = match self {
+            Self::Ec2 => "*",
+            Self::Ecs => "ecs:*",
+        };
+        named == any || named == action
+    }
 }
 
 /// The next calls of an action fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fail {
-    /// Which action; `*` is any.
+    /// Which action; `*` is any of EC2's, `ecs:*` any of ECS's.
     pub action: String,
-    /// EC2's code.
+    /// The API's code.
     pub code: String,
     /// How many calls.
     #[serde(default = "one")]
@@ -67,7 +104,7 @@ pub struct Fail {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoseReply {
-    /// Which action; `*` is any.
+    /// Which action; `*` is any of EC2's, `ecs:*` any of ECS's.
     pub action: String,
     /// How many calls.
     #[serde(default = "one")]
@@ -112,8 +149,10 @@ pub enum Verdict {
     Answer,
     /// It is refused, with or without being acted on.
     Fail {
-        /// The answer.
-        error: ApiError,
+        /// The API's code.
+        code: Cow<'static, str>,
+        /// For people.
+        message: &'static str,
         /// Whether it is acted on.
         acts: bool,
     },
@@ -128,22 +167,34 @@ pub struct Faults {
     call_delay: Duration,
     fail: VecDeque<Fail>,
     lose_reply: VecDeque<LoseReply>,
+    ecs: EcsFaults,
+}
+
+/// Faults of ECS alone.
+#[derive(Debug, Default)]
+struct EcsFaults {
+    outage: bool,
+    throttle: u32,
+    call_delay: Duration,
 }
 
 impl Faults {
     /// What happens to this call. Each fault is used up by the calls it was meant for.
-    pub fn decide(&mut self, action: &str) -> Verdict {
-        if let Some(left) = self.throttle.checked_sub(1) {
-            self.throttle = left;
-            let error = ApiError::new("RequestLimitExceeded", "Request limit exceeded.");
-            return Verdict::Fail { error, acts: false };
+    pub fn decide(&mut self, api: Api, action: &str) -> Verdict {
+        let (throttle, code, message) = match api {
+            Api::Ec2 => (&mut self.throttle, "RequestLimitExceeded", "Request limit exceeded."),
+            Api::Ecs => (&mut self.ecs.throttle, "ThrottlingException", "Rate exceeded"),
+        };
+        if let Some(left) = throttle.checked_sub(1) {
+            *throttle = left;
+            return Verdict::Fail { code: code.into(), message, acts: false };
         }
-        let meant = |named: &str| named == "*" || named == action;
+        let meant = |named: &str| api.meant(named, action);
         if let Some(at) = self.fail.iter().position(|f| meant(&f.action))
             && let Some(fault) = self.fail.get_mut(at)
         {
-            let error = ApiError::new(fault.code.clone(), "An injected fault.");
-            let verdict = Verdict::Fail { error, acts: fault.acts };
+            let code = fault.code.clone().into();
+            let verdict = Verdict::Fail { code, message: "An injected fault.", acts: fault.acts };
             fault.times = fault.times.saturating_sub(1);
             if fault.times == 0 {
                 self.fail.remove(at);
@@ -163,12 +214,26 @@ impl Faults {
     }
 
     /// How much longer every call takes.
-    pub fn call_delay(&self) -> Duration {
-        self.call_delay
+    pub fn call_delay(&self, api: Api) -> Duration {
+        match api {
+            Api::Ec2 => self.call_delay,
+            Api::Ecs => self.ecs.call_delay,
+        }
+    }
+
+    /// Whether ECS is away.
+    pub fn is_ecs_away(&self) -> bool {
+        self.ecs.outage
     }
 
     /// Turns the knobs: all that `knobs` names, or nothing.
-    pub fn turn(&mut self, world: &mut World, knobs: &Knobs, now: Timestamp) -> Result<(), KnobError> {
+    pub fn turn(
+        &mut self,
+        world: &mut World,
+        ecs: &mut Ecs,
+        knobs: &Knobs,
+        now: Timestamp,
+    ) -> Result<(), KnobError> {
         let pulled = check(world, knobs, now)?;
         let waiting = if knobs.reset { 0 } else { self.fail.len() + self.lose_reply.len() };
         let waiting = waiting + knobs.fail.len() + knobs.lose_reply.len();
@@ -179,6 +244,7 @@ impl Faults {
             *self = Self::default();
             world.set_read_lag(Duration::ZERO, now);
             world.set_links_never(0);
+            ecs.set_agent_silence(ecs::AGENT_SILENCE);
         }
         let ms = |value: Option<u64>, old: Duration| value.map_or(old, Duration::from_millis);
         let old = world.delays();
@@ -195,6 +261,10 @@ impl Faults {
         }
         self.call_delay = ms(knobs.call_ms, self.call_delay);
         self.throttle = knobs.throttle.unwrap_or(self.throttle);
+        self.ecs.outage = knobs.ecs.outage.unwrap_or(self.ecs.outage);
+        self.ecs.throttle = knobs.ecs.throttle.unwrap_or(self.ecs.throttle);
+        self.ecs.call_delay = ms(knobs.ecs.call_ms, self.ecs.call_delay);
+        ecs.set_agent_silence(ms(knobs.ecs.agent_silence_ms, ecs.agent_silence()));
         self.fail.extend(knobs.fail.iter().filter(|f| f.times > 0).cloned());
         self.lose_reply.extend(knobs.lose_reply.iter().filter(|f| f.times > 0).cloned());
         for eni in &pulled {
@@ -206,7 +276,7 @@ impl Faults {
     }
 
     /// How the knobs stand.
-    pub fn knobs(&self, world: &World) -> Knobs {
+    pub fn knobs(&self, world: &World, ecs: &Ecs) -> Knobs {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).ok();
         let delays = world.delays();
         Knobs {
@@ -221,6 +291,12 @@ impl Faults {
             fail: self.fail.iter().cloned().collect(),
             lose_reply: self.lose_reply.iter().cloned().collect(),
             pull: Vec::new(),
+            ecs: EcsKnobs {
+                outage: Some(self.ecs.outage),
+                throttle: Some(self.ecs.throttle),
+                call_ms: ms(self.ecs.call_delay),
+                agent_silence_ms: ms(ecs.agent_silence()),
+            },
         }
     }
 }
@@ -233,6 +309,8 @@ fn check(world: &mut World, knobs: &Knobs, now: Timestamp) -> Result<Vec<EniId>,
         ("link_ms", knobs.link_ms),
         ("read_lag_ms", knobs.read_lag_ms),
         ("call_ms", knobs.call_ms),
+        ("ecs.call_ms", knobs.ecs.call_ms),
+        ("ecs.agent_silence_ms", knobs.ecs.agent_silence_ms),
     ];
     for (key, ms) in delays {
         if let Some(ms) = ms.filter(|ms| *ms > MAX_MS) {
@@ -241,7 +319,8 @@ fn check(world: &mut World, knobs: &Knobs, now: Timestamp) -> Result<Vec<EniId>,
     }
     let actions = knobs.fail.iter().map(|f| &f.action).chain(knobs.lose_reply.iter().map(|f| &f.action));
     for action in actions {
-        if action != "*" && !ec2::is_action(action) {
+        let is_any = matches!(action.as_str(), "*" | "ecs:*");
+        if !is_any && !ec2::is_action(action) && !ecs::is_operation(action) {
             return Err(KnobError::NoSuchAction(action.clone()));
         }
     }

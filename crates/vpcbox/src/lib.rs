@@ -1,10 +1,11 @@
-//! A VPC in a box: EC2 and IMDS endpoints over a fabric of real network devices, for unmodified AWS clients.
+//! A VPC in a box: EC2, ECS and IMDS endpoints over a fabric of real network devices, for unmodified AWS clients.
 //!
 //! ```text
 //!  config  vpc.toml ──► Config
 //!  cli     the commands; `up` ──► serve: Vpcbox, the running box
 //!                                   │
 //!        awscli, boto3, SDK ──► service (signature: sigv4 + keys; faults: knobs) ──► ec2 (query in, XML out) ──► world
+//!                                   └──────────────────────────────────────────────► ecs (JSON in, JSON out) ─────► │
 //!        agents, in their instance ──► imds ────────────────────────────────────────────────────────────────────► │
 //!                                                              fabric ◄── wiring (plan, apply) ◄── links(now) ────┘
 //! ```
@@ -15,6 +16,7 @@
 pub mod cli;
 pub mod config;
 pub mod ec2;
+pub mod ecs;
 pub mod fabric;
 pub mod imds;
 pub mod keys;

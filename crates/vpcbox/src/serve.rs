@@ -64,6 +64,9 @@ pub enum UpError {
         #[source]
         source: Box<FabricError>,
     },
+    /// The security groups could not be enforced.
+    #[error("set the filter of the VPC")]
+    Filter(#[source] Box<FabricError>),
     /// A listener could not be opened.
     #[error("listen on {address} in {place}")]
     Listen {
@@ -132,7 +135,10 @@ impl Vpcbox {
 
     async fn start(service: Arc<Service>, fabric: Fabric) -> Result<Self, UpError> {
         let mut wiring = Wiring::new(Arc::clone(&service), Arc::new(fabric.clone()));
-        wiring.settle().await.map_err(|(eni, source)| UpError::Plug { eni, source: Box::new(source) })?;
+        wiring.settle().await.map_err(|(eni, source)| match eni {
+            Some(eni) => UpError::Plug { eni, source: Box::new(source) },
+            None => UpError::Filter(Box::new(source)),
+        })?;
         let listeners = Listeners::open(service.config(), &fabric)?;
         let address = listeners.address;
         let tasks = TaskTracker::new();

@@ -2,24 +2,26 @@
 //!
 //! ```text
 //!  connection ──► handle ──► /_vpcbox/...        operators, from the machine itself only (control.rs)
-//!                   │  └───► X-Amz-Target        the JSON APIs' door: nobody behind it yet
+//!                   │  └───► X-Amz-Target: signature ──► fault? ──► Ecs::answer ──► Ecs, World        (json.rs)
 //!                   └──────► signature ──► fault? ──► ec2::answer ──► World ──changed──► wiring.rs
 //! ```
 //!
-//! World, faults and keys lie behind one mutex: a call decides and acts under it in one go, in memory, and nothing is awaited
+//! World, ECS, faults and keys lie behind one mutex: a call decides and acts under it in one go, in memory, and nothing is awaited
 //! meanwhile.
 
 pub mod control;
+mod json;
 #[cfg(test)]
 mod tests;
 
 use crate::{
     config::Config,
     ec2::{self, error::ApiError, params::Params},
+    ecs::Ecs,
     imds::{ImdsCredentials, ImdsInstance, ImdsView},
     keys::{Caller, Keys},
-    knobs::{Faults, Verdict},
-    sigv4::{self, Signed},
+    knobs::{Api, Faults, Verdict},
+    sigv4::{self, AuthError, Signed},
     world::{
         LinkView, StartError, World,
         ids::{AttachmentId, EniId},
@@ -66,6 +68,7 @@ pub struct Service {
 #[derive(Debug)]
 struct Inner {
     world: World,
+    ecs: Ecs,
     faults: Faults,
     keys: Keys,
 }
@@ -75,7 +78,8 @@ impl Service {
     pub fn new(config: Config, seed: &str, now: Timestamp) -> Result<Self, StartError> {
         let world = World::new(&config, seed, now)?;
         let keys = Keys::new(config.operator.clone());
-        let inner = Inner { world, faults: Faults::default(), keys };
+        let ecs = Ecs::new(&config, seed);
+        let inner = Inner { world, ecs, faults: Faults::default(), keys };
         Ok(Self { config, inner: Mutex::new(inner), changed: Notify::new() })
     }
 
@@ -125,7 +129,7 @@ impl Service {
             return Ok(self.control(&head.method, head.uri.path(), &body));
         }
         if head.headers.contains_key(TARGET) {
-            return Ok(unknown_operation(&id));
+            return self.json(&head, &body, &id).await;
         }
         if head.uri.path() != "/" || !matches!(head.method, Method::GET | Method::POST) {
             let error = ApiError::new("InvalidAction", "The API is at /, by GET or POST.");
@@ -139,10 +143,7 @@ impl Service {
         let (action, reply) = self.call(head, body, id, Timestamp::now());
         self.changed.notify_one();
         // After the act: a client that gives up waiting must not be able to conclude that nothing was done.
-        let delay = self.lock().faults.call_delay();
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
+        self.dawdle(Api::Ec2).await;
         match reply {
             Ok(Some(body)) => {
                 tracing::debug!(request = id, action, "answered");
@@ -159,6 +160,14 @@ impl Service {
         }
     }
 
+    /// Takes as much longer as the knobs say.
+    async fn dawdle(&self, api: Api) {
+        let delay = self.lock().faults.call_delay(api);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+    }
+
     /// The action's name as far as it is known, and its reply; `None` is a reply that is to be lost.
     fn call(
         &self,
@@ -168,7 +177,9 @@ impl Service {
         now: Timestamp,
     ) -> (&'static str, Result<Option<Vec<u8>>, ApiError>) {
         let inner = &mut *self.lock();
-        let named = self.authenticate(inner, head, body, now).and_then(|_caller| {
+        let caller = self.authenticate(inner, head, body, "ec2", now);
+        let caller = caller.map_err(|error| ApiError::new(error.code(), error.to_string()));
+        let named = caller.and_then(|_caller| {
             let query = head.uri.query().unwrap_or_default().as_bytes();
             let mut params = Params::parse(if head.method == Method::GET { query } else { body })?;
             Ok((ec2::action(&mut params)?, params))
@@ -177,15 +188,15 @@ impl Service {
             Ok(named) => named,
             Err(error) => return ("-", Err(error)),
         };
-        let verdict = inner.faults.decide(action);
-        if let Verdict::Fail { error, acts: false } = verdict {
-            return (action, Err(error));
+        let verdict = inner.faults.decide(Api::Ec2, action);
+        if let Verdict::Fail { code, message, acts: false } = verdict {
+            return (action, Err(ApiError::new(code, message)));
         }
         let reply = ec2::answer(action, params, &mut inner.world, now, id);
         let reply = match verdict {
             Verdict::Answer => reply.map(Some),
             Verdict::LoseReply => Ok(None),
-            Verdict::Fail { error, .. } => Err(error),
+            Verdict::Fail { code, message, .. } => Err(ApiError::new(code, message)),
         };
         (action, reply)
     }
@@ -195,8 +206,9 @@ impl Service {
         inner: &Inner,
         head: &Parts,
         body: &[u8],
+        service: &str,
         now: Timestamp,
-    ) -> Result<Caller, ApiError> {
+    ) -> Result<Caller, AuthError> {
         if !self.config.auth {
             return Ok(Caller::Operator);
         }
@@ -207,8 +219,7 @@ impl Service {
             headers: &head.headers,
             body,
         };
-        sigv4::verify(&signed, &inner.keys, &self.config.region, "ec2", now)
-            .map_err(|error| ApiError::new(error.code(), error.to_string()))
+        sigv4::verify(&signed, &inner.keys, &self.config.region, service, now)
     }
 }
 
@@ -223,16 +234,14 @@ impl ImdsView for Service {
         inner.world.imds_instance(instance, now)?.role?;
         Some(inner.keys.issue(instance, now))
     }
+
+    fn seal(&self, document: &str) -> String {
+        self.lock().keys.seal(document)
+    }
 }
 
 fn failure(error: &ApiError, id: &str) -> Response<Full<Bytes>> {
     reply_with(error.status(), "text/xml;charset=UTF-8", error.body(id), id)
-}
-
-/// What an AWS JSON API answers to an operation that it does not have; the ECS API will take this place.
-fn unknown_operation(id: &str) -> Response<Full<Bytes>> {
-    let body = br#"{"__type":"UnknownOperationException","message":"vpcbox does not serve this API"}"#;
-    reply_with(StatusCode::BAD_REQUEST, "application/x-amz-json-1.1", body.to_vec(), id)
 }
 
 fn reply_with(status: StatusCode, kind: &'static str, body: Vec<u8>, id: &str) -> Response<Full<Bytes>> {

@@ -1,11 +1,11 @@
-//! Plugs and unplugs links so that the fabric becomes what the world says.
+//! Plugs and unplugs links, and sets filters, so that the fabric becomes what the world says.
 //!
-//! Observe, plan, apply: [`Service::links`] says what should be, `plugged` is what this loop has done, [`plan`] is the pure
-//! difference. Anything that fails or changes meanwhile is found again at the next look; a ring of [`Service::changed`] only makes
+//! Observe, plan, apply: [`Service::links`] says what should be, [`Done`] is what this loop has done, [`plan`] is the pure
+//! difference. No link comes before the filter that is for it. Anything that fails or changes meanwhile is found again at the next look; a ring of [`Service::changed`] only makes
 //! that look come sooner.
 
 use crate::{
-    fabric::{Fabric, FabricError, Plug},
+    fabric::{Fabric, FabricError, Filter, Plug},
     service::Service,
     world::{
         LinkView, WantedLink,
@@ -37,6 +37,8 @@ pub trait Hardware: Send + Sync + 'static {
     async fn plug(&self, plug: Plug) -> Result<(), FabricError>;
     /// Makes the ENI vanish wherever it is. Repeatable.
     async fn unplug(&self, eni: &str) -> Result<(), FabricError>;
+    /// Makes this the filter of all ENIs. Repeatable.
+    async fn filter(&self, filter: Filter) -> Result<(), FabricError>;
     /// Makes the routers forget whose these addresses were. Repeatable.
     async fn forget(&self, addresses: BTreeSet<IpAddr>) -> Result<(), FabricError>;
 }
@@ -51,6 +53,10 @@ impl Hardware for Fabric {
         Self::unplug(self, eni).await
     }
 
+    async fn filter(&self, filter: Filter) -> Result<(), FabricError> {
+        Self::filter(self, filter).await
+    }
+
     async fn forget(&self, addresses: BTreeSet<IpAddr>) -> Result<(), FabricError> {
         Self::forget(self, addresses).await
     }
@@ -59,6 +65,8 @@ impl Hardware for Fabric {
 /// What is to be done on the fabric now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
+    /// The filter changes: security groups, addresses, ENIs that come and go.
+    Filter(Filter),
     /// A link goes.
     Unplug(EniId),
     /// A link comes.
@@ -78,9 +86,20 @@ pub struct Plugged {
     pub addresses: BTreeSet<IpAddr>,
 }
 
+/// What this loop has done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Done {
+    /// The filter that the fabric has; nothing if it was given none yet.
+    pub filter: Option<Filter>,
+    /// By ENI.
+    pub plugged: BTreeMap<EniId, Plugged>,
+}
+
 /// The difference between what should be and what was done. An ENI has at most one op: a link of an earlier attachment goes
-/// first, the new one comes at the next look, its addresses at the one after that.
-pub fn plan(view: &LinkView, plugged: &BTreeMap<EniId, Plugged>) -> Vec<Op> {
+/// first, the new one comes at the next look, its addresses at the one after that. Links come when the filter is right.
+pub fn plan(view: &LinkView, done: &Done) -> Vec<Op> {
+    let plugged = &done.plugged;
+    let filter = (done.filter.as_ref() != Some(&view.filter)).then(|| Op::Filter(view.filter.clone()));
     let wanted = |eni| view.wanted.get(eni).map(|w| &w.attachment);
     let unplug = plugged
         .iter()
@@ -92,11 +111,12 @@ pub fn plan(view: &LinkView, plugged: &BTreeMap<EniId, Plugged>) -> Vec<Op> {
             .is_some_and(|done| done.attachment == wanted.attachment && done.addresses != wanted.addresses)
     });
     let readdress = readdress.map(|(eni, wanted)| Op::Readdress(eni.clone(), wanted.clone()));
-    let missing = view.wanted.iter().filter(|(eni, _)| !plugged.contains_key(*eni));
+    let filtered = filter.is_none();
+    let missing = view.wanted.iter().filter(|(eni, _)| filtered && !plugged.contains_key(*eni));
     let plug = missing.map(|(eni, wanted)| Op::Plug(eni.clone(), wanted.clone()));
     let gone = view.leaving.iter().filter(|(eni, _)| !plugged.contains_key(eni));
     let report = gone.map(|(eni, at)| Op::Report(eni.clone(), at.clone()));
-    unplug.chain(readdress).chain(plug).chain(report).collect()
+    filter.into_iter().chain(unplug).chain(readdress).chain(plug).chain(report).collect()
 }
 
 /// The loop's own state.
@@ -104,10 +124,13 @@ pub fn plan(view: &LinkView, plugged: &BTreeMap<EniId, Plugged>) -> Vec<Op> {
 pub struct Wiring<H> {
     service: Arc<Service>,
     hardware: Arc<H>,
-    plugged: BTreeMap<EniId, Plugged>,
-    /// ENIs whose last step failed: said once at warn, not at every retry.
-    failing: BTreeSet<EniId>,
+    done: Done,
+    /// ENIs whose last step failed: said once at warn, not at every retry. None is the filter of all of them.
+    failing: BTreeSet<Option<EniId>>,
 }
+
+/// A step that failed, and of which ENI; none if it was the filter.
+pub type Failed = (Option<EniId>, FabricError);
 
 /// When to look again.
 #[derive(Debug)]
@@ -123,14 +146,14 @@ enum Look {
 impl<H: Hardware> Wiring<H> {
     /// Nothing is plugged yet.
     pub fn new(service: Arc<Service>, hardware: Arc<H>) -> Self {
-        Self { service, hardware, plugged: BTreeMap::new(), failing: BTreeSet::new() }
+        Self { service, hardware, done: Done::default(), failing: BTreeSet::new() }
     }
 
     /// Makes the fabric what it should be now; the first failure is an error. For the start, when a primary ENI that cannot be
     /// plugged means that the box does not work.
-    pub async fn settle(&mut self) -> Result<(), (EniId, FabricError)> {
+    pub async fn settle(&mut self) -> Result<(), Failed> {
         loop {
-            let ops = plan(&self.service.links(), &self.plugged);
+            let ops = plan(&self.service.links(), &self.done);
             if ops.is_empty() {
                 return Ok(());
             }
@@ -162,17 +185,19 @@ impl<H: Hardware> Wiring<H> {
 
     async fn look(&mut self) -> Look {
         let view = self.service.links();
-        let ops = plan(&view, &self.plugged);
+        let ops = plan(&view, &self.done);
         if ops.is_empty() {
             return Look::At(view.next);
         }
         let failed = self.apply(ops).await;
         for (eni, error) in &failed {
             let error = error as &dyn std::error::Error;
-            if self.failing.contains(eni) {
-                tracing::debug!(%eni, error, "link still not as it should be");
+            let known = self.failing.contains(eni);
+            let eni = eni.as_ref().map(EniId::as_str);
+            if known {
+                tracing::debug!(eni, error, "fabric still not as it should be");
             } else {
-                tracing::warn!(%eni, error, "link not as it should be");
+                tracing::warn!(eni, error, "fabric not as it should be");
             }
         }
         let any_failed = !failed.is_empty();
@@ -181,11 +206,12 @@ impl<H: Hardware> Wiring<H> {
     }
 
     /// Does all ops; those that failed come back.
-    async fn apply(&mut self, ops: Vec<Op>) -> Vec<(EniId, FabricError)> {
-        let (hardware, plugged) = (&self.hardware, &self.plugged);
+    async fn apply(&mut self, ops: Vec<Op>) -> Vec<Failed> {
+        let (hardware, plugged) = (&self.hardware, &self.done.plugged);
         let done: Vec<_> = stream::iter(ops)
             .map(|op| async move {
                 let result = match &op {
+                    Op::Filter(filter) => hardware.filter(filter.clone()).await,
                     Op::Unplug(eni) => hardware.unplug(eni.as_str()).await,
                     Op::Plug(_, wanted) => hardware.plug(wanted.plug.clone()).await,
                     Op::Readdress(eni, wanted) => {
@@ -202,9 +228,11 @@ impl<H: Hardware> Wiring<H> {
         let mut failed = Vec::new();
         for (op, result) in done {
             match (op, result) {
+                (Op::Filter(filter), Ok(())) => self.done.filter = Some(filter),
+                (Op::Filter(_), Err(error)) => failed.push((None, error)),
                 (Op::Unplug(eni), Ok(())) => {
                     tracing::debug!(%eni, "link unplugged");
-                    if let Some(done) = self.plugged.remove(&eni) {
+                    if let Some(done) = self.done.plugged.remove(&eni) {
                         self.service.link_gone(&eni, &done.attachment);
                     }
                 }
@@ -212,15 +240,15 @@ impl<H: Hardware> Wiring<H> {
                     tracing::debug!(%eni, instance = wanted.plug.instance, "link plugged");
                     // None yet: the routers may remember an address where it was before it came to this ENI.
                     let addresses = BTreeSet::new();
-                    self.plugged.insert(eni, Plugged { attachment: wanted.attachment, addresses });
+                    self.done.plugged.insert(eni, Plugged { attachment: wanted.attachment, addresses });
                 }
                 (Op::Readdress(eni, wanted), Ok(())) => {
                     let WantedLink { attachment, addresses, .. } = wanted;
-                    self.plugged.insert(eni, Plugged { attachment, addresses });
+                    self.done.plugged.insert(eni, Plugged { attachment, addresses });
                 }
                 (Op::Report(eni, attachment), _) => self.service.link_gone(&eni, &attachment),
                 (Op::Unplug(eni) | Op::Plug(eni, _) | Op::Readdress(eni, _), Err(error)) => {
-                    failed.push((eni, error));
+                    failed.push((Some(eni), error));
                 }
             }
         }

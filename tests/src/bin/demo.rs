@@ -1,10 +1,12 @@
-//! `make demo`: two example task definitions on two instances of a VPC in a box; shows that they reach each other in one hop without
-//! address translation, and what each reads about itself. Prints an account, writes `target/demo/report.json`, leaves nothing.
+//! `make demo`: an ECS cluster on two instances of a VPC in a box, driven with the AWS CLI. Two tasks of one team reach each other in one hop
+//! without address translation and read about themselves; a task of another team on the same instance is kept apart by its security
+//! group until a rule lets it in. Prints an account, writes `target/demo/report.json`, leaves nothing.
 //!
 //! `KEEP=1` leaves everything running and prints commands to try.
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{
+    ecs::{Cluster, container_instance, text},
     image,
     lab::{Agent, Lab, Settings, arn},
     leaks::Belongings,
@@ -47,7 +49,9 @@ fn target() -> Result<PathBuf> {
 }
 
 fn settings() -> Result<Settings> {
-    Ok(Settings::new(target()?.join("lab"), NAME))
+    let mut settings = Settings::new(target()?.join("lab"), NAME);
+    settings.registry = true;
+    Ok(settings)
 }
 
 fn demo() -> Result<()> {
@@ -60,7 +64,7 @@ fn demo() -> Result<()> {
     let mut report = Report::default();
 
     step(
-        "One VPC with two subnets in two zones, an instance in each, an agent on each with a warm pool of one",
+        "One VPC with two subnets in two zones, an instance in each, a registry, an ECS cluster, an agent on each instance",
     );
     let mut lab = Lab::start(settings)?;
     match tasks(&mut lab, &mut report) {
@@ -122,14 +126,36 @@ fn tasks(lab: &mut Lab, report: &mut Report) -> Result<()> {
         println!("    {}: cold slot build {}", agent.instance, millis(micros));
     }
 
-    step("Run `web` on instance one: busybox httpd on port 80 of its own ENI");
-    let web = launch(&lab.agents[0], &example("web.json")?, report)?;
+    step(
+        "The cluster has two container instances; two teams get a security group each, and `red` may talk to itself",
+    );
+    let ecs = Cluster::new(lab.aws()?, "demo")?;
+    for agent in &lab.agents {
+        println!("    {}: {}", agent.instance, container_instance(agent)?);
+    }
+    let (red, blue) = (ecs.group("red")?, ecs.group("blue")?);
+    let allow = ["ec2", "authorize-security-group-ingress", "--group-id", &red];
+    aws(&ecs, &[&allow[..], &["--protocol", "all", "--source-group", &red]].concat())?;
+    let definitions = lab.settings.dir.clone();
+    let register = |name: &str| -> Result<String> {
+        let file = definitions.join(name);
+        std::fs::write(&file, serde_json::to_vec_pretty(&lab.in_registry(example(name)?)?)?)?;
+        let input = format!("file://{}", file.display());
+        let made = aws(&ecs, &["ecs", "register-task-definition", "--cli-input-json", &input])?;
+        text(&made, "/taskDefinition/taskDefinitionArn")
+    };
+    let (web_definition, probe_definition) = (register("web.json")?, register("probe.json")?);
+
+    step(
+        "Run `web` of team red on instance one: busybox httpd on port 80 of its own ENI, its image from a registry in the VPC",
+    );
+    let web =
+        launch(&ecs, &lab.agents[0], &web_definition, &ecs.network("us-west-2a", &[&red])?, None, report)?;
     let web_ip = ip(&web)?;
 
-    step("Run `probe` on instance two: it fetches the page from web's ENI address");
-    let mut definition = example("probe.json")?;
-    definition["containerDefinitions"][0]["environment"] = json!([{"name": "WEB_ADDRESS", "value": web_ip}]);
-    let probe = launch(&lab.agents[1], &definition, report)?;
+    step("Run `probe` of team red on instance two: it fetches the page from web's ENI address");
+    let network = ecs.network("us-west-2b", &[&red])?;
+    let probe = launch(&ecs, &lab.agents[1], &probe_definition, &network, Some(&web_ip), report)?;
     let probe_ip = ip(&probe)?;
 
     step("What they say");
@@ -157,8 +183,67 @@ fn tasks(lab: &mut Lab, report: &mut Report) -> Result<()> {
     );
     println!("    no address translation: web saw its peer as {probe_ip}, probe's own ENI address");
     report.set("peer_seen_by_web", probe_ip.clone());
+    own_metadata(lab, &said, (&web, &web_ip), (&probe, &probe_ip), report)?;
 
-    own_metadata(lab, &said, (&web, &web_ip), (&probe, &probe_ip), report)
+    let network = ecs.network("us-west-2a", &[&blue])?;
+    teams(lab, &ecs, (&red, &blue), &probe_definition, &network, &web_ip, report)?;
+    step("Stop the tasks through ECS");
+    stop_all(&ecs)
+}
+
+/// Another team's task on the same instance as `web`: no way in, until a rule says so.
+fn teams(
+    lab: &mut Lab,
+    ecs: &Cluster,
+    (red, blue): (&str, &str),
+    probe: &str,
+    network: &str,
+    web_ip: &str,
+    report: &mut Report,
+) -> Result<()> {
+    step("Run `probe` of team blue on instance one, beside web: no rule lets it in");
+    let task = launch(ecs, &lab.agents[0], probe, network, Some(web_ip), report)?;
+    let said = wait_for_output(&mut lab.agents[0], &task, &["page: ", "metadata: {"])?;
+    ensure!(after(&said, "page: ")?.is_empty() && !said.contains("ttl="), "team blue reached web: {said}");
+    println!("    no page, no echo: web's security group drops what is not from team red");
+
+    step("Let blue in, and ask once more");
+    let allow = ["ec2", "authorize-security-group-ingress", "--group-id", red];
+    aws(ecs, &[&allow[..], &["--protocol", "tcp", "--port", "80", "--source-group", blue]].concat())?;
+    ecs.stop(arn(&task)?)?;
+    let task = launch(ecs, &lab.agents[0], probe, network, Some(web_ip), report)?;
+    let said = wait_for_output(&mut lab.agents[0], &task, &["page: ", "metadata: {"])?;
+    let page = after(&said, "page: ")?;
+    ensure!(format!("{page}\n") == image::PAGE, "team blue got `{page}`, expected the page");
+    ensure!(!said.contains("ttl="), "the rule is for port 80, and an echo came back: {said}");
+    println!("    blue got the page: {page} (port 80 only: still no echo)");
+    report.set("teams_kept_apart", true);
+    Ok(())
+}
+
+/// Runs the AWS CLI, and shows what was typed.
+fn aws(ecs: &Cluster, args: &[&str]) -> Result<Value> {
+    println!("    $ aws {}", args.join(" "));
+    ecs.aws.call(args)
+}
+
+fn stop_all(ecs: &Cluster) -> Result<()> {
+    let listed = ecs.ecs("list-tasks", &[])?;
+    let tasks: Vec<&str> =
+        listed["taskArns"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for task in &tasks {
+        ecs.stop(task)?;
+    }
+    for task in &tasks {
+        let seen = ecs.until(task, "STOPPED")?;
+        println!(
+            "    {} {}: {}",
+            text(&seen, "/group")?.trim_start_matches("family:"),
+            text(&seen, "/lastStatus")?,
+            text(&seen, "/stoppedReason")?
+        );
+    }
+    Ok(())
 }
 
 /// What each task reads about itself: probe printed it, web is asked from within its namespace.
@@ -198,19 +283,39 @@ fn own_metadata(
     lab.agents.iter_mut().filter_map(|a| a.process.as_mut()).try_for_each(Process::must_run)
 }
 
-fn launch(agent: &Agent, definition: &Value, report: &mut Report) -> Result<Value> {
-    let (task, command) = agent.run(definition)?;
-    let family = definition["family"].as_str().unwrap_or_default();
+/// Starts a task through ECS, waits until ECS says RUNNING, and shows where the time went. Answers the task as its agent has it.
+fn launch(
+    ecs: &Cluster,
+    agent: &Agent,
+    definition: &str,
+    network: &str,
+    web: Option<&str>,
+    report: &mut Report,
+) -> Result<Value> {
+    let environment = json!([{"name": "WEB_ADDRESS", "value": web}]);
+    let overrides =
+        json!({"containerOverrides": [{"name": "client", "environment": environment}]}).to_string();
+    let more = if web.is_some() { vec!["--overrides", &overrides] } else { Vec::new() };
+    println!(
+        "    $ aws ecs start-task --task-definition {} --network-configuration {network} ...",
+        definition.rsplit('/').next().unwrap_or_default()
+    );
+    let start = Instant::now();
+    let task = ecs.start(agent, definition, network, &more)?;
+    ecs.until(&task, "RUNNING")?;
+    let command = start.elapsed();
+    let task = agent.json(&["inspect", &task])?;
+    let family = text(&task, "/family")?;
     let micros = task["launchMicros"].as_u64().context("the task has no launch time")?;
     let lease = task["leaseMicros"].as_u64();
-    report.set(&format!("run_request_to_running_micros_{family}"), micros);
+    report.set(&format!("assignment_to_running_micros_{family}"), micros);
     report.set(&format!("lease_micros_{family}"), lease);
     print!("{}", indent(&agent.text(&["tasks"])?));
     println!(
-        "    {family}: lease of a warm slot {}, run request to RUNNING {} (the whole command {:.0} ms)",
-        lease.map_or("-".into(), millis),
+        "    {family}: from the command to RUNNING in ECS {:.1} s, polling and the CLI included; of this the agent took {}, its lease {}",
+        command.as_secs_f64(),
         millis(micros),
-        command.as_secs_f64() * 1e3
+        lease.map_or("-".into(), millis),
     );
     Ok(task)
 }

@@ -1,5 +1,7 @@
 //! What the whole-program tests share.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use e2e::{
     image,
     lab::{Lab, Settings},
@@ -70,6 +72,15 @@ pub(crate) fn lab_with(_single: &Single, name: &str, agent: &str) -> Lab {
         Settings::new(std::env::temp_dir().join(format!("berth-e2e-{name}")), &format!("bt-{name}"));
     settings.agent += agent;
     Lab::start(settings).unwrap()
+}
+
+/// A lab whose tasks come from its cluster, and their image from its registry.
+pub(crate) fn cluster_lab(name: &str, agent: &str) -> OneLab {
+    let single = single();
+    let mut settings =
+        Settings::new(std::env::temp_dir().join(format!("berth-e2e-{name}")), &format!("bt-{name}"));
+    (settings.registry, settings.agent) = (true, settings.agent + agent);
+    OneLab { lab: Lab::start(settings).unwrap(), _single: single }
 }
 
 /// A task of one container that runs a line of shell.

@@ -1,15 +1,28 @@
+//! The API over a real socket, in front of owners that behave.
+
+mod cluster;
+mod events;
+mod images;
+
 use super::*;
-use crate::{Backend, LogQuery, view::LogLine};
+use crate::{
+    Backend, ClusterControl, ControlPlane, LogQuery, Refusal,
+    samples::{at, instance, snapshot},
+    view::LogLine,
+};
 use async_trait::async_trait;
 use berth_types::{
     Timestamp,
     assignment::{Assignment, AssignmentError},
-    eni::{EniSnapshot, InstanceFacts},
+    cluster::{ClusterSnapshot, InstanceStatus, ReportsSnapshot},
+    eni::EniSnapshot,
     ids::TaskArn,
-    task::{ContainerSnapshot, ContainerStatus, EngineSnapshot, TaskSnapshot, TaskSpec, TaskStatus},
+    image::{ImageView, PullsSnapshot},
+    task::{EngineSnapshot, TaskStatus},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
@@ -36,12 +49,55 @@ impl Backend for Pool {
         };
         Ok((0..query.tail).map(line).collect())
     }
+    async fn images(&self) -> Result<Vec<ImageView>, Refusal> {
+        let image = ImageView {
+            name: "docker.io/library/used:1".into(),
+            digest: "sha256:ab".into(),
+            bytes: 1,
+            pulled_at: None,
+            used_at: None,
+            containers: 1,
+        };
+        Ok(vec![image])
+    }
+    async fn remove_image(&self, name: &str) -> Result<bool, Refusal> {
+        match name {
+            "docker.io/library/used:1" => Err(Refusal::Conflict("1 container is made of it".into())),
+            "old" => Ok(true),
+            _ => Ok(false),
+        }
+    }
+    fn full_reference(&self, image: &str) -> String {
+        format!("docker.io/library/{image}:latest")
+    }
+}
+
+/// A control plane that does as it is told while it answers.
+#[derive(Debug)]
+struct Plane {
+    cluster: watch::Sender<Arc<ClusterSnapshot>>,
+    reports: watch::Sender<Arc<ReportsSnapshot>>,
+}
+
+#[async_trait]
+impl ClusterControl for Plane {
+    async fn drain(&self, draining: bool) -> Result<(), Refusal> {
+        let mut now = (**self.cluster.borrow()).clone();
+        if let Some(problem) = &now.problem {
+            return Err(Refusal::Unavailable(problem.clone()));
+        }
+        now.status = if draining { InstanceStatus::Draining } else { InstanceStatus::Active };
+        self.cluster.send_replace(Arc::new(now));
+        Ok(())
+    }
 }
 
 /// A node whose engine takes every task and keeps it at NONE.
 struct Node {
     socket: PathBuf,
     backend: Arc<Pool>,
+    plane: Arc<Plane>,
+    pulls: watch::Sender<Arc<PullsSnapshot>>,
     _dir: tempfile::TempDir,
     shutdown: CancellationToken,
 }
@@ -49,44 +105,6 @@ struct Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.shutdown.cancel();
-    }
-}
-
-fn snapshot(spec: TaskSpec) -> TaskSnapshot {
-    let container = |(index, c): (usize, &berth_types::task::ContainerSpec)| ContainerSnapshot {
-        index,
-        name: c.name.clone(),
-        id: None,
-        docker_name: String::new(),
-        image_id: None,
-        image_digest: None,
-        desired: ContainerStatus::Running,
-        known: ContainerStatus::None,
-        pid: None,
-        exit_code: None,
-        reason: None,
-        created_at: None,
-        started_at: None,
-        finished_at: None,
-        volumes: vec![],
-        log_path: Some(format!("/log/{}", c.name).into()),
-    };
-    TaskSnapshot {
-        desired: TaskStatus::Running,
-        known: TaskStatus::None,
-        containers: spec.containers.iter().enumerate().map(container).collect(),
-        spec: Arc::new(spec),
-        lease: None,
-        waiting: Some("an ENI".into()),
-        stopped_reason: None,
-        stop_code: None,
-        lease_micros: None,
-        pull_started_at: None,
-        pull_stopped_at: None,
-        started_at: None,
-        execution_stopped_at: None,
-        stopped_at: None,
-        version: 1,
     }
 }
 
@@ -115,25 +133,12 @@ async fn engine(mut assignments: mpsc::Receiver<Assignment>, publish: watch::Sen
     }
 }
 
-fn instance() -> InstanceFacts {
-    InstanceFacts {
-        instance_id: "i-0123456789abcdef0".parse().unwrap(),
-        instance_type: "m5.large".into(),
-        region: "us-west-2".into(),
-        availability_zone: "us-west-2a".into(),
-        availability_zone_id: None,
-        account: "111122223333".into(),
-        vpc: "vpc-12345678".parse().unwrap(),
-        subnet: "subnet-12345678".parse().unwrap(),
-        security_groups: vec![],
-        primary_mac: "02:00:00:00:00:01".parse().unwrap(),
-        private_ipv4: "10.0.0.4".parse().unwrap(),
-        max_enis: 3,
-        max_ipv4_per_eni: 10,
-    }
+async fn node() -> Node {
+    node_with(true).await
 }
 
-async fn node() -> Node {
+/// A node, with a control plane or without.
+async fn node_with(control_plane: bool) -> Node {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("run/admin.sock");
     let listener = bind(&socket).await.unwrap();
@@ -143,9 +148,25 @@ async fn node() -> Node {
     let (_, enis) = watch::channel(Arc::new(EniSnapshot { recovered: true, ..Default::default() }));
     tokio::spawn(engine(queue, publish));
     let backend = Arc::new(Pool::default());
+    let registered = ClusterSnapshot {
+        cluster: "demo".into(),
+        status: InstanceStatus::Active,
+        container_instance_arn: Some("arn:i".into()),
+        ..Default::default()
+    };
+    let (cluster, cluster_watch) = watch::channel(Arc::new(registered));
+    let (reports, reports_watch) = watch::channel(Arc::default());
+    let (pulls, pulls_watch) = watch::channel(Arc::default());
+    let plane = Arc::new(Plane { cluster, reports });
     let admin = Admin {
         engine: engine_snapshot,
         enis,
+        pulls: pulls_watch,
+        control_plane: control_plane.then(|| ControlPlane {
+            cluster: cluster_watch,
+            reports: reports_watch,
+            control: plane.clone(),
+        }),
         assignments,
         backend: backend.clone(),
         instance: Arc::new(instance()),
@@ -157,11 +178,11 @@ async fn node() -> Node {
     };
     let shutdown = CancellationToken::new();
     tokio::spawn(serve(listener, admin, shutdown.clone()));
-    Node { socket, backend, _dir: dir, shutdown }
+    Node { socket, backend, plane, pulls, _dir: dir, shutdown }
 }
 
 impl Node {
-    async fn call(&self, method: &str, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
+    async fn send(&self, method: &str, path: &str, body: impl Into<Bytes>) -> http::Response<Incoming> {
         let stream = UnixStream::connect(&self.socket).await.unwrap();
         let (mut send, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -172,7 +193,11 @@ impl Node {
             .header("host", "berth")
             .body(Full::new(body.into()))
             .unwrap();
-        let response = send.send_request(request).await.unwrap();
+        send.send_request(request).await.unwrap()
+    }
+
+    async fn call(&self, method: &str, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
+        let response = self.send(method, path, body).await;
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         (status, if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() })
@@ -252,6 +277,13 @@ async fn logs_of_all_containers_are_merged_by_time_and_cut_to_the_tail() {
     let lines: Vec<&str> =
         all["lines"].as_array().unwrap().iter().map(|l| l["log"].as_str().unwrap()).collect();
     assert_eq!(lines, ["/log/b 1\n", "/log/a 2\n", "/log/b 2\n"]);
+    assert!(all["note"].is_null());
+    let (_, cut) = node.call("GET", &format!("/v1/tasks/{id}/logs?tail=1500"), "").await;
+    assert_eq!(cut["lines"].as_array().unwrap().len(), 1000);
+    assert_eq!(
+        cut["note"],
+        json!("1500 lines were asked for; these are the latest 1000, the most that one answer holds")
+    );
     let (status, error) = node.call("GET", &format!("/v1/tasks/{id}/logs?container=c"), "").await;
     assert_eq!(status, 404);
     assert!(error["error"]["message"].as_str().unwrap().contains("a, b"));

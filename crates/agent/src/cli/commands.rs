@@ -1,15 +1,16 @@
 //! One function for each client command.
 
 use super::{
-    ClientArgs, Command, ImageCommand, LogsArgs, PoolArgs, RunArgs, StopArgs, TaskArgs, client::Client, show,
+    ClientArgs, Command, DrainArgs, EventsArgs, ImageCommand, LogsArgs, PoolArgs, RunArgs, StopArgs,
+    TaskArgs, client::Client, show,
 };
 use crate::{config::Config, wire};
 use anyhow::{Context, Result, bail};
 use berth_admin::{
-    RunRequest,
+    Event, RunRequest,
     view::{
-        EniList, HealthView, InstanceView, LogView, Pool, ResizeRequest, RunView, SlotList, TaskList,
-        TaskView,
+        ClusterView, EniList, HealthView, ImageList, InstanceView, LogView, Pool, ResizeRequest, RunView,
+        SlotList, TaskList, TaskView,
     },
 };
 use berth_types::Timestamp;
@@ -46,32 +47,80 @@ pub(crate) async fn run(command: Command) -> Result<()> {
             print(&args, &list, |l| show::slots(&l.slots, Timestamp::now()))
         }
         Command::Pool(args) => pool(args).await,
-        Command::Status(args) => {
-            let instance: InstanceView = client(&args).get("/v1/instance").await?;
-            let health: HealthView = client(&args).get("/v1/health").await?;
-            let both = json!({"instance": instance, "health": health});
-            print(&args, &both, |_| show::status(&instance, &health, Timestamp::now()))
+        Command::Status(args) => status(args).await,
+        Command::Events(args) => events(args).await,
+        Command::Drain(args) => drain(args).await,
+        Command::Images(args) => {
+            let list: ImageList = client(&args).get("/v1/images").await?;
+            print(&args, &list, |l| show::images(l, Timestamp::now()))
         }
-        Command::Image { command: ImageCommand::Import { file, name, config, json } } => {
+        Command::Image { command } => image(command).await,
+    }
+}
+
+async fn image(command: ImageCommand) -> Result<()> {
+    match command {
+        ImageCommand::Import { file, name, config, json } => {
             import(&file, name.as_deref(), &config, json).await
         }
+        ImageCommand::Rm { name, client: args } => {
+            client(&args).delete(&format!("/v1/images?name={}", query_value(&name))).await
+        }
     }
+}
+
+/// A text as the value of a query parameter: everything but letters, digits and what cannot be taken for a separator is escaped.
+fn query_value(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~/:@".contains(&b);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+async fn status(args: ClientArgs) -> Result<()> {
+    let client = client(&args);
+    let instance: InstanceView = client.get("/v1/instance").await?;
+    let cluster: ClusterView = client.get("/v1/cluster").await?;
+    let health: HealthView = client.get("/v1/health").await?;
+    let all = json!({"instance": instance, "cluster": cluster, "health": health});
+    print(&args, &all, |_| show::status(&instance, &cluster, &health, Timestamp::now()))
+}
+
+async fn drain(args: DrainArgs) -> Result<()> {
+    let path = if args.undo { "/v1/activate" } else { "/v1/drain" };
+    let view: ClusterView = client(&args.client).send(Method::POST, path, &json!({})).await?;
+    print(&args.client, &view, |v| show::cluster(v, Timestamp::now()))
+}
+
+async fn events(args: EventsArgs) -> Result<()> {
+    let after = args.after.map(|after| format!("&after={after}")).unwrap_or_default();
+    let path = format!("/v1/events?follow={}{after}", args.follow);
+    let json = args.client.json;
+    client(&args.client)
+        .lines(&path, |line| {
+            if json {
+                return write_out(&format!("{line}\n"));
+            }
+            let event: Event = serde_json::from_str(line).context("read an event of the agent")?;
+            write_out(&show::event(&event))
+        })
+        .await
 }
 
 fn client(args: &ClientArgs) -> Client {
     Client::new(&args.socket)
 }
 
-/// Prints JSON or a table. A reader that went away (`| head`) is not an error.
+/// Prints JSON or a table.
 fn print<T: Serialize>(args: &ClientArgs, value: &T, table: impl Fn(&T) -> String) -> Result<()> {
     let text = if args.json { serde_json::to_string_pretty(value)? + "\n" } else { table(value) };
-    write_out(&text)
+    write_out(&text).map(drop)
 }
 
-fn write_out(text: &str) -> Result<()> {
+/// Answers whether somebody still reads: one who went away (`| head`) is not an error.
+fn write_out(text: &str) -> Result<bool> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("write to standard output"),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(e).context("write to standard output"),
     }
 }
 
@@ -144,7 +193,11 @@ async fn logs(args: LogsArgs) -> Result<()> {
         path += &format!("&container={container}");
     }
     let view: LogView = client(&args.client).get(&path).await?;
-    print(&args.client, &view, show::logs)
+    print(&args.client, &view, show::logs)?;
+    if let Some(note) = &view.note {
+        eprintln!("berth: {note}");
+    }
+    Ok(())
 }
 
 async fn pool(args: PoolArgs) -> Result<()> {
@@ -160,10 +213,31 @@ async fn import(file: &Path, name: Option<&str>, config: &Path, json: bool) -> R
     let config = Config::load(config)?;
     let images = wire::containerd(&config)?.import_archive(file, name).await?;
     if json {
-        return write_out(&(serde_json::to_string_pretty(&images)? + "\n"));
+        return write_out(&(serde_json::to_string_pretty(&images)? + "\n")).map(drop);
     }
     for image in images {
         write_out(&format!("imported {} {}\n", image.reference, image.digest))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_break_out_of_its_query_parameter() {
+        assert_eq!(query_value("10.0.1.1:5000/team/web@sha256:ab"), "10.0.1.1:5000/team/web@sha256:ab");
+        assert_eq!(query_value("a&b=c d+%\u{fc}"), "a%26b%3Dc%20d%2B%25%C3%BC");
+    }
+
+    #[test]
+    fn a_task_is_named_by_its_id_or_its_arn_and_by_nothing_else() {
+        let arn = "arn:aws:ecs:us-west-2:111122223333:task/demo/0123abcd";
+        assert_eq!(task_path(arn).unwrap(), "/v1/tasks/0123abcd");
+        assert_eq!(task_path("0123").unwrap(), "/v1/tasks/0123");
+        for wrong in ["", "a?b", "demo/", "a b"] {
+            assert!(task_path(wrong).is_err(), "{wrong}");
+        }
+    }
 }

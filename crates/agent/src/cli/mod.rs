@@ -44,9 +44,15 @@ pub(crate) enum Command {
     Slots(ClientArgs),
     /// Show the warm pool, or resize it
     Pool(PoolArgs),
-    /// Show the instance and how the agent is
+    /// Show the instance, its place in the cluster, and how the agent is
     Status(ClientArgs),
-    /// Import an image into containerd
+    /// Show what happened lately; with --follow also what happens
+    Events(EventsArgs),
+    /// Take no new tasks from the cluster; those that run go on
+    Drain(DrainArgs),
+    /// List images, and pulls that are under way or over
+    Images(ClientArgs),
+    /// Import an image into containerd, or remove one
     Image {
         #[command(subcommand)]
         command: ImageCommand,
@@ -135,6 +141,27 @@ pub(crate) struct PoolArgs {
     client: ClientArgs,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Go on with what happens, until Ctrl-C
+    #[arg(long, short)]
+    follow: bool,
+    /// Only events after the one with this number
+    #[arg(long, value_name = "SEQ")]
+    after: Option<u64>,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// Take tasks again
+    #[arg(long)]
+    undo: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
     /// Import an archive as `docker save`, `ctr image export` or `skopeo` write it
@@ -150,5 +177,12 @@ pub(crate) enum ImageCommand {
         /// Print JSON for scripts
         #[arg(long)]
         json: bool,
+    },
+    /// Remove an image that no container is made of
+    Rm {
+        /// Its name, as `berth images` shows it or as a task definition has it
+        name: String,
+        #[command(flatten)]
+        client: ClientArgs,
     },
 }

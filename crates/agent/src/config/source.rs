@@ -4,7 +4,8 @@ use super::{ConfigError, value};
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fmt::Display,
+    fmt::{self, Display},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -13,13 +14,40 @@ use std::{
 /// Largest settings file that is read.
 const MAX_FILE: u64 = 256 * 1024;
 
+/// Settings whose values are never repeated.
+const SECRETS: [&str; 1] = ["ECS_ENGINE_AUTH_DATA"];
+
+/// What names of settings begin with; the rest of the environment is not ours to read.
+const PREFIXES: [&str; 4] = ["ECS_", "BERTH_", "AWS_", "NON_ECS_"];
+
 /// The texts of all settings, and the problems found while they are read.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Source {
     /// Key to value and origin: `berth.config line 3`, `the environment`.
     values: BTreeMap<String, (String, String)>,
     used: Vec<&'static str>,
     problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// Values may be secrets (of AWS as well): only names are shown.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("keys", &self.values.keys())
+            .field("problems", &self.problems)
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is left when all settings are read.
+#[derive(Debug)]
+pub(super) struct Rest {
+    /// Settings of the official agent that nobody asked for.
+    pub(super) unused: Vec<String>,
+    /// What was taken otherwise than it stands there.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Reads the file, then lays the environment over it.
@@ -30,7 +58,8 @@ pub(crate) fn read(
     let mut source = Source::default();
     if let Some(file) = file {
         let fail = |reason: String| ConfigError(vec![format!("{}: {reason}", file.display())]);
-        let size = std::fs::metadata(file).map_err(|e| fail(e.to_string()))?.len();
+        let meta = std::fs::metadata(file).map_err(|e| fail(e.to_string()))?;
+        let size = meta.len();
         if size > MAX_FILE {
             return Err(fail(format!("is {size} bytes long; expected at most {MAX_FILE}")));
         }
@@ -38,10 +67,19 @@ pub(crate) fn read(
         let text = String::from_utf8(bytes)
             .map_err(|_| fail("is not UTF-8 text; expected KEY=VALUE lines".into()))?;
         source.add_lines(&text, &file.display().to_string());
+        let exposed = meta.permissions().mode() & 0o004 != 0;
+        for key in SECRETS {
+            if exposed && source.has(key) {
+                source.warn(format!(
+                    "{}: holds {key} and everyone can read it; expected mode 0600",
+                    file.display()
+                ));
+            }
+        }
     }
     for (key, value) in environment {
         if let (Ok(key), Ok(value)) = (key.into_string(), value.into_string())
-            && (key.starts_with("ECS_") || key.starts_with("BERTH_") || key.starts_with("AWS_"))
+            && PREFIXES.iter().any(|prefix| key.starts_with(prefix))
         {
             source.values.insert(key, (value, "the environment".into()));
         }
@@ -62,7 +100,8 @@ impl Source {
                 Some((key, value)) if is_key(key.trim()) => {
                     self.values.insert(key.trim().into(), (value.trim().into(), origin));
                 }
-                _ => self.problems.push(format!("{origin}: `{}`: expected KEY=VALUE", shorten(line))),
+                // The line itself is not shown: it may be the second half of a secret.
+                _ => self.problems.push(format!("{origin}: is not a setting; expected KEY=VALUE")),
             }
         }
     }
@@ -74,9 +113,21 @@ impl Source {
         self.values.get(key).map(|(value, _)| value.clone()).filter(|value| !value.is_empty())
     }
 
-    fn problem(&mut self, key: &str, expected: impl Display) {
+    /// Notes a value that cannot be read.
+    pub(super) fn problem(&mut self, key: &str, expected: impl Display) {
         let (value, origin) = self.values.get(key).cloned().unwrap_or_default();
-        self.problems.push(format!("{key} ({origin}): is `{}`; expected {expected}", shorten(&value)));
+        let value = if SECRETS.contains(&key) { "(not shown)" } else { &shorten(&value) };
+        self.problems.push(format!("{key} ({origin}): is `{value}`; expected {expected}"));
+    }
+
+    /// Notes what is taken otherwise than it stands there.
+    pub(super) fn warn(&mut self, text: String) {
+        self.warnings.push(text);
+    }
+
+    /// Whether it is set to anything.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.values.get(key).is_some_and(|(value, _)| !value.is_empty())
     }
 
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
@@ -95,6 +146,16 @@ impl Source {
             self.problem(key, format!("a whole number from {min} to {max}"));
         }
         number
+    }
+
+    /// A number that counts things in memory.
+    pub(super) fn count(&mut self, key: &'static str, min: u32, max: u32) -> Option<usize> {
+        self.number(key, min, max).and_then(|n| usize::try_from(n).ok())
+    }
+
+    /// Per cent, 0 to 100.
+    pub(super) fn percent(&mut self, key: &'static str, default: u8) -> u8 {
+        self.number(key, 0, 100).and_then(|n| u8::try_from(n).ok()).unwrap_or(default)
     }
 
     pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
@@ -145,6 +206,25 @@ impl Source {
         items
     }
 
+    /// A JSON object whose values are texts.
+    pub(super) fn json_map(&mut self, key: &'static str) -> BTreeMap<String, String> {
+        let Some(text) = self.take(key) else { return BTreeMap::new() };
+        serde_json::from_str(&text).unwrap_or_else(|error| {
+            self.problem(key, format!("a JSON object of texts such as {{\"rack\": \"a1\"}}: {error}"));
+            BTreeMap::new()
+        })
+    }
+
+    /// A JSON list of ports.
+    pub(super) fn json_ports(&mut self, key: &'static str, default: &[u16]) -> Vec<u16> {
+        let Some(text) = self.take(key) else { return default.to_vec() };
+        let ports = serde_json::from_str::<Vec<u16>>(&text).ok().filter(|ports| !ports.contains(&0));
+        ports.unwrap_or_else(|| {
+            self.problem(key, "a JSON list of ports from 1 to 65535 such as [22, 2375]");
+            Vec::new()
+        })
+    }
+
     pub(super) fn path(&mut self, key: &'static str, default: &str) -> PathBuf {
         let Some(text) = self.take(key) else { return default.into() };
         if !text.starts_with('/') {
@@ -170,18 +250,35 @@ impl Source {
         Some(text)
     }
 
-    /// Reports all problems; answers the settings of the official agent that were given and not used.
-    pub(super) fn finish(mut self) -> Result<Vec<String>, ConfigError> {
+    /// A host with or without scheme; HTTPS unless it says otherwise.
+    pub(super) fn endpoint(&mut self, key: &'static str) -> Option<String> {
+        let text = self.take(key)?;
+        let url = if text.contains("://") { text } else { format!("https://{text}") };
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        if !host.is_some_and(|host| !host.is_empty() && !host.contains(char::is_whitespace)) {
+            self.problem(key, "a host, or a URL that begins with http:// or https://");
+        }
+        Some(url)
+    }
+
+    /// Reports all problems; answers what is left if there are none.
+    pub(super) fn finish(mut self) -> Result<Rest, ConfigError> {
         let unknown: Vec<String> =
             self.values.keys().filter(|k| !self.used.contains(&k.as_str())).map(String::clone).collect();
         for key in unknown.iter().filter(|k| k.starts_with("BERTH_")) {
             let mut known: Vec<&str> =
                 self.used.iter().copied().filter(|k| k.starts_with("BERTH_")).collect();
             known.sort_unstable();
-            self.problem(key, format!("no such setting; there are {}", known.join(", ")));
+            let origin = self.values.get(key).map(|(_, origin)| origin.as_str()).unwrap_or_default();
+            // Without its value: a name that is mistyped may belong to a secret.
+            self.problems.push(format!(
+                "{key} ({origin}): there is no such setting; expected one of {}",
+                known.join(", ")
+            ));
         }
         if self.problems.is_empty() {
-            Ok(unknown.into_iter().filter(|k| k.starts_with("ECS_")).collect())
+            let official = |key: &String| key.starts_with("ECS_") || key.starts_with("NON_ECS_");
+            Ok(Rest { unused: unknown.into_iter().filter(official).collect(), warnings: self.warnings })
         } else {
             Err(ConfigError(self.problems))
         }
@@ -194,7 +291,7 @@ fn is_key(text: &str) -> bool {
         && !text.as_bytes()[0].is_ascii_digit()
 }
 
-/// Values can be secrets or megabytes: an error shows the beginning only.
+/// Values can be long: an error shows the beginning only.
 fn shorten(text: &str) -> String {
     const SHOWN: usize = 60;
     if text.chars().count() <= SHOWN {

@@ -1,4 +1,10 @@
+//! What can be set, what is refused, and in which words.
+
+mod cluster;
+mod images;
+
 use super::*;
+use std::net::IpAddr;
 
 fn from(text: &str) -> Result<Config, ConfigError> {
     let mut source = Source::default();
@@ -18,7 +24,8 @@ fn an_empty_file_gives_the_defaults() {
 fn a_file_of_the_official_agent_is_read() {
     let config = from(
         "# my cluster\nECS_CLUSTER=arn:aws:ecs:us-west-2:111122223333:cluster/prod\nECS_CONTAINER_STOP_TIMEOUT=1m30s\n\
-         ECS_AVAILABLE_LOGGING_DRIVERS=[\"json-file\"]\nECS_LOGLEVEL=debug\nHTTP_PROXY=http://proxy:3128\nECS_AWSVPC_BLOCK_IMDS=F\n",
+         ECS_AVAILABLE_LOGGING_DRIVERS=[\"json-file\"]\nECS_LOGLEVEL=debug\nHTTP_PROXY=http://proxy:3128\nECS_AWSVPC_BLOCK_IMDS=F\n\
+         ECS_ENABLE_SPOT_INSTANCE_DRAINING=true\n",
     )
     .unwrap();
     assert_eq!(config.cluster, "arn:aws:ecs:us-west-2:111122223333:cluster/prod");
@@ -26,7 +33,8 @@ fn a_file_of_the_official_agent_is_read() {
     assert_eq!(config.stop_timeout, Duration::from_secs(90));
     assert_eq!(config.log_level, tracing::Level::DEBUG);
     assert!(!config.pool.block_imds);
-    assert_eq!(config.unused, ["ECS_AVAILABLE_LOGGING_DRIVERS"]);
+    assert_eq!(config.unused, ["ECS_ENABLE_SPOT_INSTANCE_DRAINING"]);
+    assert_eq!(config.warnings, [] as [&str; 0]);
 }
 
 #[test]
@@ -59,15 +67,20 @@ fn each_bad_value_names_its_key_its_line_and_what_was_expected() {
         ("BERTH_WARM=1", "BERTH_WARM", "BERTH_WARM_SLOTS"),
         ("warm slots: 1", "test.config line 1", "KEY=VALUE"),
     ];
-    for (text, place, expected) in table {
-        let error = from(text).expect_err(text).to_string();
-        assert!(error.contains(place) && error.contains(expected), "{text}: {error}");
-    }
+    refused(&table);
 }
 
 #[test]
 fn all_problems_are_reported_at_once() {
     assert_eq!(from("BERTH_MTU=1\nBERTH_WARM_SLOTS=x\nnonsense").unwrap_err().0.len(), 3);
+}
+
+/// Every problem of a table's settings names its key and what was expected.
+fn refused(table: &[(&str, &str, &str)]) {
+    for (text, place, expected) in table {
+        let error = from(text).expect_err(text).to_string();
+        assert!(error.contains(place) && error.contains(expected), "{text}: {error}");
+    }
 }
 
 #[test]

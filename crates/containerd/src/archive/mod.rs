@@ -66,6 +66,7 @@ pub(crate) async fn import(inner: &Inner, path: &Path, name: Option<&str>) -> Re
         if image.names.is_empty() {
             return Err(Fault::Invalid("the archive names no image: give a name".into()));
         }
+        image.config.fits_this_machine()?;
         let names = checked(&image.names)?;
         let source = archive.clone();
         let lease = inner.client.lease().await?;

@@ -30,7 +30,8 @@ pub(crate) async fn read_json<T: DeserializeOwned>(client: &Client, blob: &Descr
         .map_err(|e| Fault::Broken(format!("blob {} is not what an image has there: {e}", blob.digest)))
 }
 
-async fn read(client: &Client, blob: &Descriptor) -> Result<Vec<u8>> {
+/// Reads a document; containerd checked its digest when it was written.
+pub(crate) async fn read(client: &Client, blob: &Descriptor) -> Result<Vec<u8>> {
     let too_large = || Fault::Broken(format!("blob {} is larger than {MAX_DOCUMENT} bytes", blob.digest));
     if blob.size > MAX_DOCUMENT {
         return Err(too_large());

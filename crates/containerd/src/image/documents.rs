@@ -16,6 +16,7 @@ pub(crate) const MAX_INDEX_DEPTH: usize = 4;
 pub(crate) const MAX_LAYERS: usize = 500;
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -79,7 +80,10 @@ pub(crate) fn is_digest(text: &str) -> bool {
 
 /// An index or a manifest, not yet known which.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Document {
+    schema_version: Option<u32>,
+    media_type: Option<String>,
     manifests: Option<Vec<Descriptor>>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
@@ -106,6 +110,21 @@ pub(crate) struct Manifest {
 }
 
 impl Document {
+    /// What it says of itself that it is.
+    pub(crate) fn media_type(&self) -> Option<&str> {
+        self.media_type.as_deref().filter(|t| !t.is_empty())
+    }
+
+    /// Whether it is one of the manifests that registries had before 2016, whose layers cannot be checked.
+    pub(crate) fn is_schema_1(&self) -> bool {
+        self.schema_version == Some(1)
+    }
+
+    /// Whether it lists manifests.
+    pub(crate) fn is_index(&self) -> bool {
+        self.manifests.is_some()
+    }
+
     /// Which of the two it is; every digest in it is checked here, because they become names of blobs.
     pub(crate) fn sort(self, name: &str) -> Result<Sorted> {
         let sorted = match (self.manifests, self.config, self.layers) {
@@ -181,6 +200,17 @@ pub(crate) struct RootFs {
 }
 
 impl Config {
+    /// Whether programs of this image run on this machine. One that does not say is believed to.
+    pub(crate) fn fits_this_machine(&self) -> Result<()> {
+        let (os, arch) = (self.os.as_str(), self.architecture.as_str());
+        let fits = (os.is_empty() || os == "linux") && (arch.is_empty() || arch == go_arch());
+        if fits {
+            return Ok(());
+        }
+        let shown: String = format!("{os}/{arch}").chars().filter(char::is_ascii_graphic).take(64).collect();
+        Err(Fault::Invalid(format!("the image is for {shown}, this machine is linux/{}", go_arch())))
+    }
+
     /// Whether config and manifest speak of the same layers.
     pub(crate) fn check(&self, manifest: &Manifest) -> Result<()> {
         let (layers, diffs) = (manifest.layers.len(), self.rootfs.diff_ids.len());
@@ -231,6 +261,21 @@ mod tests {
         let rootfs = RootFs { kind: "layers".into(), diff_ids };
         let config = Config { architecture: String::new(), os: String::new(), config: None, rootfs };
         assert_eq!(config.chain(), ["sha256:aa".to_owned(), digest(b"sha256:aa sha256:bb")]);
+    }
+
+    #[test]
+    fn an_image_for_another_machine_is_refused_by_name() {
+        let config = |os: &str, arch: &str| Config {
+            architecture: arch.into(),
+            os: os.into(),
+            config: None,
+            rootfs: RootFs { kind: "layers".into(), diff_ids: vec![] },
+        };
+        let text = config("linux", "s390x").fits_this_machine().unwrap_err().to_string();
+        assert_eq!(text, format!("the image is for linux/s390x, this machine is linux/{}", go_arch()));
+        assert!(config("windows", go_arch()).fits_this_machine().is_err());
+        assert!(config("linux", go_arch()).fits_this_machine().is_ok());
+        assert!(config("", "").fits_this_machine().is_ok());
     }
 
     #[test]

@@ -48,6 +48,8 @@ async fn unpack(
     chain: &[String],
 ) -> Result<()> {
     for (position, name) in chain.iter().enumerate() {
+        // Two images that share a layer, found or pulled at the same time, unpack it once.
+        let _only = client.unpacking().lock(name).await;
         if !exists(client, name).await? {
             let parent = position.checked_sub(1).map(|p| chain[p].clone()).unwrap_or_default();
             let layer = &manifest.layers[position];

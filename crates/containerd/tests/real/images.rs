@@ -2,6 +2,7 @@
 
 use crate::rig::{IMAGE, Rig, rootfs_tar, settings};
 use berth_containerd::normalize;
+use berth_testkit::registry::ImageSource;
 use berth_types::ports::{ContainerErrorKind, Containers};
 use std::{fs, process::Command};
 
@@ -13,7 +14,7 @@ async fn an_exported_image_can_be_imported_again_and_runs() {
     rig.ctr(&["images", "export", file.to_str().unwrap(), &normalize(IMAGE)]);
     rig.ctr(&["images", "rm", "--sync", &normalize(IMAGE)]);
     let error = rig.api.image(IMAGE).await.unwrap_err();
-    assert!(matches!(error.kind, ContainerErrorKind::ImageNotFound(_)), "{error}");
+    assert!(matches!(error.kind, ContainerErrorKind::CannotResolve(_)), "{error}");
     let imported = rig.api.import_archive(&file, None).await.unwrap();
     assert_eq!((imported.len(), imported[0].reference.as_str()), (1, normalize(IMAGE).as_str()));
     assert_eq!(imported[0].image_id, before.image_id);
@@ -74,4 +75,27 @@ async fn an_image_imported_again_under_its_name_is_the_one_that_runs() {
     let container = rig.container("second", |_| ());
     assert_eq!(rig.run(&container).await.stdout, "second\n");
     assert!(rig.api.import_image("no spaces", &rootfs, settings()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_for_another_machine_is_not_imported() {
+    let rig = Rig::start().await;
+    let foreign = ImageSource::new().architecture("s390x").file("a", b"a").unwrap().build().unwrap();
+    let mut members = vec![];
+    for blob in foreign.blobs().chain([&foreign.manifest]) {
+        members.push((format!("blobs/{}", blob.digest.replacen(':', "/", 1)), blob.bytes.to_vec()));
+    }
+    let index = format!(r#"{{"manifests":[{}]}}"#, foreign.manifest.descriptor());
+    members.push(("index.json".into(), index.into_bytes()));
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in &members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, &bytes[..]).unwrap();
+    }
+    let file = rig.containerd.dir().join("foreign.tar");
+    fs::write(&file, tar.into_inner().unwrap()).unwrap();
+    let error = rig.api.import_archive(&file, Some("foreign")).await.unwrap_err().to_string();
+    assert!(error.contains("the image is for linux/s390x, this machine is linux/"), "{error}");
 }

@@ -4,8 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod cleanup;
 mod confine;
 mod events;
 mod images;
+mod misbehave;
+mod pulls;
+mod resume;
 mod rig;
 mod run;

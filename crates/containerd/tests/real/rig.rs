@@ -1,6 +1,8 @@
 //! A containerd, an image, a network namespace, and what the engine would do with them.
 
-use berth_containerd::{Containerd, ContainerdConfig, ImageSettings, logs};
+use berth_containerd::{
+    Containerd, ContainerdConfig, ImageSettings, PullBehavior, PullConfig, RetryPolicy, logs,
+};
 use berth_testkit::containerd::PrivateContainerd;
 use berth_types::{
     eni::SlotFiles,
@@ -74,9 +76,21 @@ impl Rig {
         Self { api, events, task, netns: Netns::new(), containerd, _cgroups: cgroups }
     }
 
+    /// Most tests run an image that no registry has: they ask none for what is here.
     pub(crate) fn client(containerd: &PrivateContainerd) -> Containerd {
+        Self::client_that(containerd, |pull| pull.behavior = PullBehavior::PreferCached)
+    }
+
+    /// A client that pulls in its own way, and does not take long over what fails.
+    pub(crate) fn client_that(
+        containerd: &PrivateContainerd,
+        change: impl FnOnce(&mut PullConfig),
+    ) -> Containerd {
         let mut config = ContainerdConfig::new(containerd.socket(), env!("CARGO_BIN_EXE_berth-logger"));
         config.cgroup_root = cgroup_root();
+        let pause = Duration::from_millis(10);
+        config.pull.retries = RetryPolicy { tries: 3, first_pause: pause, last_pause: pause };
+        change(&mut config.pull);
         Containerd::connect(config).unwrap()
     }
 

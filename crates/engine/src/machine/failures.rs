@@ -21,6 +21,9 @@ impl Task {
             self.lease_failed(error, now);
             return false;
         }
+        if let OpError::Unwanted = error {
+            return false;
+        }
         let failures = self.failed(act, Chain(error).to_string(), now);
         let retries = match error.class() {
             Class::Retry | Class::RetryAfter(_) => true,
@@ -30,7 +33,7 @@ impl Task {
             // Removing is repeated until it works: the slot must not be given back before.
             (Act::Lease | Act::Release | Act::Remove(_), _) => {}
             (Act::RemoveShared, _) if failures >= MAX_SHARED_FAILURES => self.shared_removed(),
-            (Act::CleanUp, _) if failures >= MAX_CLEANUP_FAILURES => return true,
+            (Act::CleanUp, _) if failures >= MAX_CLEANUP_FAILURES => return self.cleaned_up(now),
             (Act::RemoveShared | Act::CleanUp, _) => {}
             _ if retries => {}
             (Act::Signal(index), _) => {

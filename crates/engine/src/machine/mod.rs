@@ -7,6 +7,7 @@
 mod failures;
 mod journaling;
 mod listing;
+mod report;
 mod stage;
 mod task;
 
@@ -141,6 +142,8 @@ impl World {
             self.by_id.insert(container.id.clone(), (arn.clone(), index));
         }
         self.changed.insert(arn.clone());
+        // One that was forgotten and has come again: its record is not to be deleted any more.
+        self.journal.forgotten.remove(&arn);
         self.tasks.insert(arn, task);
     }
 
@@ -150,7 +153,7 @@ impl World {
         if let Some(task) = self.tasks.get(&spec.arn) {
             return Ok(task.ledger.required);
         }
-        let live = self.tasks.values().filter(|t| t.awaits_cleanup().is_none()).count();
+        let live = self.tasks.values().filter(|t| !t.has_given_all_back()).count();
         if live >= self.rules.max_tasks {
             return Err(AssignmentError::TooManyTasks(self.rules.max_tasks));
         }
@@ -197,6 +200,8 @@ impl World {
                 task.forget_at_once = true;
                 Ok(())
             }
+            // Nothing is left to remove; it goes when its end is on record.
+            Life::Stopped { rest: Rest::Report { .. }, .. } => Ok(()),
             Life::Live => Err(RemoveError::NotStopped(arn.clone())),
         }
     }
@@ -227,6 +232,11 @@ impl World {
             let error = LeaseError::Lost { slot: facts.slot.clone(), reason: reason.clone() };
             self.with(arn, now, |task| task.lost(&error));
         }
+    }
+
+    /// Whether what an image is brought for is still to start.
+    pub(crate) fn is_wanted(&self, task: &TaskArn, act: Act) -> bool {
+        self.tasks.get(task).is_some_and(|t| t.is_busy(act) && !t.is_stopping())
     }
 
     /// The planner's ops are under way now.
@@ -359,7 +369,7 @@ impl World {
                         (Act::Volumes, _) => task.volumes_ready = true,
                         (Act::RemoveShared, _) => task.shared_removed(),
                         (Act::Release, _) => task.released(now, &rules),
-                        (Act::CleanUp, _) => forget = true,
+                        (Act::CleanUp, _) => forget = task.cleaned_up(now),
                         (Act::Lease | Act::Image(_) | Act::Create(_) | Act::Start(_), _) => {}
                     }
                 }

@@ -27,33 +27,11 @@ const KILL_AGAIN: Duration = Duration::from_secs(5);
 /// SIGKILLs before a process counts as stopped: a process in uninterruptible sleep must not keep its task from ending.
 pub(crate) const MAX_KILLS: u32 = 5;
 
-/// An act on the world for one task; at most one of each is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Act {
-    Lease,
-    Volumes,
-    Image(usize),
-    Create(usize),
-    Start(usize),
-    Signal(usize),
-    Remove(usize),
-    RemoveShared,
-    Release,
-    CleanUp,
-}
-
 /// Where a task is to go.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Goal {
     Run,
     Stop(StopWish),
-}
-
-/// Why a task is to stop. The code is absent when ECS has no word for it (a running task that lost its slot).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct StopWish {
-    pub(crate) reason: String,
-    pub(crate) code: Option<StopCode>,
 }
 
 /// A task's slot.
@@ -78,8 +56,10 @@ pub(crate) enum Rest {
     Shared,
     /// Give the slot back: nothing lives in it any more.
     Slot,
-    /// At `due`, remove volumes and logs and forget the task.
+    /// At `due`, remove volumes and logs.
     Files { due: Tick },
+    /// Forget the task as soon as its end is on record for the control plane, at the latest at `until`.
+    Report { until: Tick },
 }
 
 /// Whether the task has ended.
@@ -87,18 +67,6 @@ pub(crate) enum Rest {
 pub(crate) enum Life {
     Live,
     Stopped { at: Timestamp, rest: Rest },
-}
-
-/// When what happened; recorded as it is.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Times {
-    pub(crate) pull_started_at: Option<Timestamp>,
-    pub(crate) pull_stopped_at: Option<Timestamp>,
-    pub(crate) started_at: Option<Timestamp>,
-    pub(crate) execution_stopped_at: Option<Timestamp>,
-    /// How long the lease took; a slot that was taken over after a restart does not count.
-    #[serde(default)]
-    pub(crate) lease_micros: Option<u64>,
 }
 
 /// How far the task's record is behind the task.
@@ -154,6 +122,8 @@ pub(crate) struct Task {
     pub(crate) forget_at_once: bool,
     /// Read from a record that may lag behind its containers, and the runtime has not been asked yet: no conclusions.
     pub(crate) unseen: bool,
+    /// The reporter has put its end on record: the control plane will hear of it without this task.
+    pub(crate) end_on_record: bool,
     pub(crate) life: Life,
     pub(crate) times: Times,
     pub(crate) ledger: Ledger,
@@ -185,6 +155,7 @@ impl Task {
             volumes_ready: false,
             forget_at_once: false,
             unseen: false,
+            end_on_record: false,
             life: Life::Live,
             times: Times::default(),
             ledger: Ledger::default(),
@@ -217,7 +188,7 @@ impl Task {
     pub(crate) fn awaits_cleanup(&self) -> Option<(Timestamp, Tick)> {
         match self.life {
             Life::Stopped { at, rest: Rest::Files { due } } => Some((at, due)),
-            Life::Stopped { rest: Rest::Containers | Rest::Shared | Rest::Slot, .. } | Life::Live => None,
+            Life::Stopped { .. } | Life::Live => None,
         }
     }
 
@@ -301,7 +272,7 @@ impl Task {
             Life::Live => self.require(),
             // It came after the task had ended: it goes back.
             Life::Stopped { rest, .. } => {
-                if matches!(rest, Rest::Files { .. }) {
+                if matches!(rest, Rest::Files { .. } | Rest::Report { .. }) {
                     *rest = Rest::Slot;
                 }
             }

@@ -5,11 +5,15 @@ use crate::{Deps, Engine, EngineConfig, EngineHandle};
 use berth_testkit::{containers::FakeContainers, crash::Crash, journal::FakeJournal, lease::FakeLeases};
 use berth_types::{
     assignment::{Assignment, AssignmentError},
+    cluster::ReportsSnapshot,
     ids::{ContainerId, TaskArn},
     task::{EngineSnapshot, StopCode, TaskSnapshot, TaskSpec, TaskStatus},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than any deadline and back-off of the engine, cleanup excepted.
@@ -21,6 +25,8 @@ pub(super) struct Node {
     pub(super) containers: Arc<FakeContainers>,
     pub(super) journal: Arc<FakeJournal>,
     pub(super) leases: FakeLeases,
+    /// What the reporter has on record.
+    pub(super) reports: watch::Sender<Arc<ReportsSnapshot>>,
     pub(super) handle: EngineHandle,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
@@ -40,8 +46,9 @@ impl Node {
         let containers = Arc::new(FakeContainers::new(Arc::clone(&crash)));
         let journal = Arc::new(FakeJournal::new(Arc::clone(&crash)));
         let leases = FakeLeases::new(slots);
-        let (handle, shutdown, running) = run(&config, &containers, &journal, &leases);
-        Self { config, crash, containers, journal, leases, handle, shutdown, running, data }
+        let reports = watch::Sender::default();
+        let (handle, shutdown, running) = run(&config, &containers, &journal, &leases, &reports);
+        Self { config, crash, containers, journal, leases, reports, handle, shutdown, running, data }
     }
 
     /// kill -9: the loop and its ops end where they are, and what the journal had not flushed is gone.
@@ -59,7 +66,7 @@ impl Node {
 
     pub(super) fn start_again(&mut self) {
         (self.handle, self.shutdown, self.running) =
-            run(&self.config, &self.containers, &self.journal, &self.leases);
+            run(&self.config, &self.containers, &self.journal, &self.leases, &self.reports);
     }
 
     pub(super) async fn run(&self, spec: TaskSpec) -> Result<(), AssignmentError> {
@@ -146,6 +153,7 @@ fn run(
     containers: &Arc<FakeContainers>,
     journal: &Arc<FakeJournal>,
     leases: &FakeLeases,
+    reports: &watch::Sender<Arc<ReportsSnapshot>>,
 ) -> (EngineHandle, CancellationToken, JoinHandle<()>) {
     let shutdown = CancellationToken::new();
     let deps = Deps {
@@ -153,6 +161,7 @@ fn run(
         journal: journal.clone(),
         leases: leases.connect(),
         slots: leases.slots(),
+        reports: reports.subscribe(),
     };
     let (engine, handle) = Engine::new(config.clone(), deps);
     let running = tokio::spawn(engine.run(shutdown.clone()));

@@ -65,6 +65,7 @@ impl State {
                 return Some(Op::TearDownOrphan { slot });
             }
             Action::Flag { token } => return self.begin_flag(token, now),
+            Action::Regroup { token, groups } => return self.begin_regroup(token, groups, now),
             Action::Label { token } => return self.begin_label(token),
             Action::Tag { token } => return self.begin_tag(token, now),
         }
@@ -185,7 +186,7 @@ impl State {
     }
 
     /// The record of an ENI as it is now, to be made durable by an op.
-    fn intent(&mut self, token: &ClientToken) -> Vec<Write> {
+    pub(super) fn intent(&mut self, token: &ClientToken) -> Vec<Write> {
         self.dirty_enis.remove(token);
         vec![records::write_eni(token, self.record(token).as_ref())]
     }
@@ -287,7 +288,7 @@ impl State {
     }
 
     /// An op of the ENI's main way begins.
-    fn enter(&mut self, token: &ClientToken) -> Option<&mut Eni> {
+    pub(super) fn enter(&mut self, token: &ClientToken) -> Option<&mut Eni> {
         let eni = self.enis.get_mut(token)?;
         eni.busy = true;
         Some(eni)

@@ -118,6 +118,8 @@ pub(crate) struct Eni {
     pub(crate) presence: Presence,
     /// It gave no slot: to be removed whatever the pool needs.
     pub(crate) condemned: bool,
+    /// When it last got other groups, or was about to: what EC2 shows may be older.
+    pub(crate) regrouped: Option<Now>,
     /// The slot that the journal remembers it in.
     pub(crate) remembered_slot: Option<SlotRecord>,
     /// DeleteOnTermination is set.
@@ -284,6 +286,7 @@ impl Eni {
             missing: None,
             presence: Presence::Normal,
             condemned: false,
+            regrouped: None,
             remembered_slot: None,
             flagged,
             flag: Side::default(),
@@ -330,6 +333,7 @@ impl Eni {
             device_index: self.device_index(),
             attachment: self.stage.seat().map(|seat| seat.attachment.clone()),
             slot,
+            regrouped_at: self.regrouped.map(|at| at.wall),
             task_tags: self.tagged.keys().chain(self.wanted_tags().keys()).cloned().collect(),
         }
     }

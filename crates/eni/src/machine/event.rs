@@ -3,7 +3,7 @@
 use crate::{failure::Failure, records::Memory};
 use berth_types::{
     eni::{EniFacts, LinkTable, NetworkFacts, SlotFiles},
-    ids::{ClientToken, NetnsId, SlotId, TaskArn},
+    ids::{ClientToken, NetnsId, SecurityGroupId, SlotId, TaskArn},
 };
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -49,6 +49,11 @@ pub(crate) enum Event {
         token: ClientToken,
         slot: SlotId,
         result: Result<Box<Finished>, Failure>,
+    },
+    Regrouped {
+        token: ClientToken,
+        groups: Vec<SecurityGroupId>,
+        result: Result<(), Failure>,
     },
     Labelled {
         token: ClientToken,

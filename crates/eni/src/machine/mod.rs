@@ -16,6 +16,7 @@ mod begin;
 mod eni;
 mod event;
 mod lease;
+mod regroup;
 mod results;
 mod sight;
 mod types;
@@ -81,6 +82,8 @@ pub(crate) struct State {
     /// Instance or account is full: until when, and what EC2 said.
     pub(crate) blocked: Option<(Duration, String)>,
     pub(crate) refused: Vec<Refusal>,
+    /// Kinds that EC2 does not let an ENI be changed to: those are created.
+    pub(crate) fixed: Vec<Refusal>,
     pub(crate) tombstones: VecDeque<(EniId, Duration)>,
     pub(crate) leases_total: u64,
     pub(crate) warm_leases_total: u64,
@@ -121,6 +124,7 @@ impl State {
             full_subnets: BTreeMap::new(),
             blocked: None,
             refused: Vec::new(),
+            fixed: Vec::new(),
             tombstones: VecDeque::new(),
             leases_total: 0,
             warm_leases_total: 0,
@@ -186,6 +190,7 @@ impl State {
                 device_index: None,
                 attachment: None,
                 slot: None,
+                regrouped_at: None,
                 task_tags: Vec::new(),
             });
         }

@@ -15,7 +15,7 @@ use berth_types::{
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Back-off of one ENI's acts.
-const RETRY: (Duration, Duration) = (RETRY_BASE, RETRY_CAP);
+pub(super) const RETRY: (Duration, Duration) = (RETRY_BASE, RETRY_CAP);
 /// Back-off of what EC2 refuses outright.
 const REFUSED: (Duration, Duration) = (REFUSED_BASE, REFUSED_CAP);
 
@@ -31,6 +31,7 @@ impl State {
             Event::Attached { token, result } => self.attached(&token, result, now),
             Event::Flagged { token, result } => self.flagged(&token, result, now),
             Event::Built { token, slot, result } => self.built(&token, &slot, result, now),
+            Event::Regrouped { token, groups, result } => self.regrouped(&token, groups, result, now),
             Event::Labelled { token, task, result } => self.labelled(&token, &task, result, now),
             Event::Tagged { token, tags, result } => self.tagged(&token, tags, result, now),
             Event::TornDown { token, slot, result } => self.torn_down(&token, &slot, result, now),
@@ -51,6 +52,7 @@ impl State {
                 (self.cloud.kicked, self.network.kicked) = (true, true);
                 self.fill = crate::backoff::Retry::default();
                 self.refused.clear();
+                self.fixed.clear();
                 self.full_subnets.clear();
                 self.blocked = None;
             }
@@ -93,7 +95,7 @@ impl State {
     }
 
     /// Counts a call's success or throttling for the pool as a whole.
-    fn weigh<T>(&mut self, result: &Result<T, Failure>, now: Now) {
+    pub(super) fn weigh<T>(&mut self, result: &Result<T, Failure>, now: Now) {
         match result {
             Ok(_) => self.throttle.reset(),
             Err(failure) if failure.kind == Kind::Throttled => {
@@ -105,7 +107,7 @@ impl State {
     }
 
     /// An op of an ENI's main way ended.
-    fn settle(&mut self, token: &ClientToken, now: Now) -> Option<&mut Eni> {
+    pub(super) fn settle(&mut self, token: &ClientToken, now: Now) -> Option<&mut Eni> {
         self.seq += 1;
         let seq = self.seq;
         let eni = self.enis.get_mut(token)?;
@@ -114,7 +116,13 @@ impl State {
     }
 
     /// An ENI's act failed: back off, and say so.
-    fn fail(&mut self, token: &ClientToken, failure: &Failure, policy: (Duration, Duration), now: Now) {
+    pub(super) fn fail(
+        &mut self,
+        token: &ClientToken,
+        failure: &Failure,
+        policy: (Duration, Duration),
+        now: Now,
+    ) {
         let seed = self.draw();
         let Some(eni) = self.enis.get_mut(token) else { return };
         if eni.retry.failures == 0 {
@@ -135,23 +143,7 @@ impl State {
     /// EC2 refuses this kind of ENI: tasks that wait for one and nothing else hear of it.
     fn refuse(&mut self, spec: &Spec, failure: &Failure, now: Now) {
         let seed = self.draw();
-        let at = self.refused.iter().position(|r| r.spec == *spec).unwrap_or_else(|| {
-            let refusal = Refusal {
-                spec: spec.clone(),
-                reason: String::new(),
-                retry: crate::backoff::Retry::default(),
-            };
-            self.refused.push(refusal);
-            self.refused.len() - 1
-        });
-        if let Some(refusal) = self.refused.get_mut(at) {
-            refusal.reason.clone_from(&failure.text);
-            refusal.retry.failed(now.mono, seed, REFUSED, Duration::ZERO);
-        }
-        // Kinds of ENI that tasks asked for once: more than waiters there cannot be at a time.
-        if self.refused.len() > crate::config::WAITERS {
-            self.refused.remove(0);
-        }
+        note_refusal(&mut self.refused, spec, failure, seed, now);
     }
 
     fn created(&mut self, token: &ClientToken, result: Result<Box<EniFacts>, Failure>, now: Now) {
@@ -490,5 +482,22 @@ impl State {
     /// Whether a describe that began then can show what an ENI's last op did.
     pub(super) fn past_lag(eni: &Eni, began_at: Duration) -> bool {
         eni.settled_at + LAG <= began_at
+    }
+}
+
+/// Remembers that EC2 refuses a kind of ENI, and for how long it is not asked again.
+pub(super) fn note_refusal(list: &mut Vec<Refusal>, spec: &Spec, failure: &Failure, seed: u64, now: Now) {
+    let at = list.iter().position(|r| r.spec == *spec).unwrap_or_else(|| {
+        let (reason, retry) = (String::new(), crate::backoff::Retry::default());
+        list.push(Refusal { spec: spec.clone(), reason, retry });
+        list.len() - 1
+    });
+    if let Some(refusal) = list.get_mut(at) {
+        refusal.reason.clone_from(&failure.text);
+        refusal.retry.failed(now.mono, seed, REFUSED, Duration::ZERO);
+    }
+    // Kinds of ENI that tasks asked for once: more than waiters there cannot be at a time.
+    if list.len() > crate::config::WAITERS {
+        list.remove(0);
     }
 }

@@ -141,7 +141,7 @@ impl State {
         let Some(eni) = self.enis.get_mut(token) else { return };
         eni.sightings = eni.sightings.saturating_add(1);
         eni.flagged = facts.attachment.as_ref().is_some_and(|a| a.delete_on_termination);
-        eni.spec = super::spec_of(&facts);
+        eni.see_groups(&facts, began_at);
         if *eni.facts != facts {
             eni.facts = Arc::new(facts);
             self.dirty_enis.insert(token.clone());

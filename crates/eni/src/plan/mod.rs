@@ -15,7 +15,7 @@ use crate::{
     machine::{Eni, Now, Stage, State},
 };
 use berth_types::{
-    ids::{ClientToken, SlotId, TaskArn},
+    ids::{ClientToken, SecurityGroupId, SlotId, TaskArn},
     lease::LeaseError,
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -95,6 +95,11 @@ pub(crate) enum Action {
     },
     Flag {
         token: ClientToken,
+    },
+    /// A free slot gets the security groups that a waiting task wants.
+    Regroup {
+        token: ClientToken,
+        groups: Vec<SecurityGroupId>,
     },
     Label {
         token: ClientToken,

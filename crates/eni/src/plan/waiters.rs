@@ -1,11 +1,14 @@
 //! Tasks that wait: who is served now, and who will not be.
 
-use super::{Action, Planner};
+use super::{Action, For, Planner};
 use crate::{
     machine::{Refusal, Stage, Waiter},
     view,
 };
-use berth_types::{ids::SlotId, lease::LeaseError};
+use berth_types::{
+    ids::{ClientToken, SlotId},
+    lease::LeaseError,
+};
 
 impl Planner<'_> {
     pub(super) fn waiters(&mut self) {
@@ -14,10 +17,26 @@ impl Planner<'_> {
             if let Some(token) = state.servable(waiter).filter(|token| !self.used.contains(token)) {
                 self.used.insert(token.clone());
                 self.act(Action::Grant { task: waiter.task.clone(), token });
+            } else if let Some(token) = self.regroupable(waiter) {
+                self.used.insert(token.clone());
+                self.act(Action::Regroup { token, groups: waiter.want.groups.clone() });
             } else if let Some(error) = self.verdict(waiter) {
                 self.act(Action::Fail { task: waiter.task.clone(), error });
             }
         }
+    }
+
+    /// The finished slot that is promised to a task but still has other groups.
+    fn regroupable(&mut self, waiter: &Waiter) -> Option<ClientToken> {
+        let state = self.state;
+        if waiter.held.is_some() || !state.cloud.seen {
+            return None;
+        }
+        let token = self.demand.promised.get(&waiter.task)?.clone();
+        let eni = state.enis.get(&token)?;
+        let free = matches!(eni.stage, Stage::Ready { .. }) && !eni.busy && !waiter.want.fits(&eni.spec);
+        let can = free && !self.used.contains(&token) && !self.recording(&token);
+        (can && self.due(eni.retry.not_before) && self.spend(For::Task)).then_some(token)
     }
 
     /// Why a waiting task will not be served, if so.

@@ -62,6 +62,11 @@ fn state(warm: u32, enis: Vec<EniFacts>) -> State {
     for _ in 0..2 {
         state.apply(Event::CloudSeen { began: 0, result: Ok(enis.clone()) }, at(0));
     }
+    for eni in state.enis.values_mut() {
+        // Seen for so long that what EC2 shows of their groups counts.
+        eni.regrouped = None;
+        eni.spec = crate::machine::spec_of(&eni.facts);
+    }
     state
 }
 
@@ -341,4 +346,28 @@ proptest! {
         let memory = read(&cloud::instance(4).instance_id, vec![(key.clone(), record.clone())], vec![(key, record)]);
         prop_assert!(memory.enis.is_empty() && memory.leases.is_empty());
     }
+}
+
+#[test]
+fn a_slot_whose_groups_are_not_known_for_sure_fits_nobody() {
+    let mut state = with_warm_slot();
+    let team = LeaseNeeds { security_groups: vec![cloud::group(8)], ..LeaseNeeds::default() };
+    assert_eq!(state.lease(&task(1), &team, None, at(2)), Asked::Waits);
+    let ops = settle(&mut state, at(2));
+    let groups = vec![cloud::group(8)];
+    assert!(ops.iter().any(|op| matches!(op, Op::Regroup { groups: g, .. } if *g == groups)), "{ops:?}");
+    let lost = Failure::new(Kind::Unknown, "no answer");
+    state.apply(Event::Regrouped { token: token(1), groups, result: Err(lost) }, at(3));
+    state.release(&task(1), at(3));
+    // What EC2 shows now may be from before the change: the pool's groups, which it perhaps no longer has.
+    let shown = vec![(*state.enis[&token(1)].facts).clone()];
+    state.cloud.began_at = at(4).mono;
+    state.apply(Event::CloudSeen { began: state.seq, result: Ok(shown.clone()) }, at(4));
+    assert_eq!(state.lease(&task(2), &LeaseNeeds::default(), None, at(4)), Asked::Waits);
+    state.release(&task(2), at(5));
+    // Later it counts.
+    state.cloud.began_at = at(30).mono;
+    state.apply(Event::CloudSeen { began: state.seq, result: Ok(shown) }, at(30));
+    let asked = state.lease(&task(3), &LeaseNeeds::default(), None, at(31));
+    assert!(matches!(asked, Asked::Answer(Ok(_))), "{asked:?}");
 }

@@ -177,6 +177,42 @@ async fn another_subnet_gets_an_eni_to_order_and_a_warm_slot_makes_room_for_it()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_warm_slot_gets_the_groups_of_a_task_by_one_call_and_no_eni_is_made() {
+    let world = World::new(3);
+    let running = world.start().await;
+    running.rest(1, 0).await;
+    let made = world.ours();
+    let team = LeaseNeeds { security_groups: vec![cloud::group(9), cloud::group(8)], ..needs() };
+    let began = tokio::time::Instant::now();
+    let lease = running.handle.lease.lease(&task(1), team, None).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "one call: {:?}", began.elapsed());
+    assert_eq!(lease.security_groups, [cloud::group(8), cloud::group(9)]);
+    assert_eq!(lease.eni, made[0].id);
+    let truth = world.ours().into_iter().find(|eni| eni.id == lease.eni).unwrap();
+    assert_eq!(truth.security_groups, lease.security_groups);
+    running.release(&task(1)).await;
+    // The slot stays warm with the groups that it has: the next task of the team pays nothing, another one pays a call.
+    let snapshot = running.rest(1, 0).await;
+    world.check(&snapshot, 1);
+    let other = running.lease(&task(2)).await.unwrap();
+    let truth = world.ours().into_iter().find(|eni| eni.id == other.eni).unwrap();
+    assert_eq!(truth.security_groups, cloud::instance(3).security_groups);
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_that_ec2_does_not_let_be_changed_get_an_eni_to_order() {
+    let world = World::new(3);
+    let running = world.start().await;
+    running.rest(1, 0).await;
+    world.cloud.set(|knobs| knobs.regroup_refused = true);
+    let team = LeaseNeeds { security_groups: vec![cloud::group(9)], ..needs() };
+    let lease = running.handle.lease.lease(&task(1), team, None).await.unwrap();
+    assert_eq!(lease.security_groups, [cloud::group(9)]);
+    let truth = world.ours().into_iter().find(|eni| eni.id == lease.eni).unwrap();
+    assert_eq!(truth.security_groups, lease.security_groups);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_pool_can_be_resized_to_nothing_and_back() {
     let mut world = World::new(5);
     world.config.warm = 3;

@@ -1,9 +1,12 @@
 //! Random events against an EC2 with all its bad habits, deaths included; in the end everything agrees.
 
 use super::world::{Running, World, task};
-use berth_testkit::{cloud::Link, crash::Side};
+use berth_testkit::{
+    cloud::{self, Link},
+    crash::Side,
+};
 use berth_types::{
-    ids::{EniId, TaskArn},
+    ids::{EniId, SecurityGroupId, TaskArn},
     lease::{Lease, LeaseNeeds},
 };
 use proptest::prelude::*;
@@ -52,6 +55,21 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
+/// Two teams' groups and the pool's, by the task's number.
+fn wants(task: &TaskArn) -> LeaseNeeds {
+    let security_groups = match task.as_str().bytes().last().map(|b| b % 3) {
+        Some(0) => vec![cloud::group(8)],
+        Some(1) => vec![cloud::group(9)],
+        Some(_) | None => Vec::new(),
+    };
+    LeaseNeeds { security_groups, ..LeaseNeeds::default() }
+}
+
+fn groups_of(world: &World, task: &TaskArn) -> Vec<SecurityGroupId> {
+    let wanted = wants(task).security_groups;
+    if wanted.is_empty() { cloud::instance(world.max_enis).security_groups } else { wanted }
+}
+
 /// The engine of the test: who waits, who holds what.
 struct Storm {
     world: World,
@@ -83,6 +101,13 @@ impl Storm {
             let twice =
                 self.holds.values().find(|other| other.slot == lease.slot || other.ipv4 == lease.ipv4);
             assert!(twice.is_none(), "slot {} was leased twice", lease.slot);
+            let truth = self.world.ours().into_iter().find(|eni| eni.id == lease.eni);
+            let groups = truth.map(|eni| eni.security_groups);
+            assert!(
+                groups.is_none() || groups == Some(groups_of(&self.world, &task)),
+                "{task} got {} with groups {groups:?}",
+                lease.slot
+            );
             self.world.cloud.guard(&lease.eni);
             self.holds.insert(task, lease);
         }
@@ -149,7 +174,7 @@ impl Storm {
             Happening::Ask(number) => {
                 let task = task(number);
                 if !self.holds.contains_key(&task) && !self.waiting.contains_key(&task) {
-                    let asks = self.running.asks(&task, LeaseNeeds::default());
+                    let asks = self.running.asks(&task, wants(&task));
                     self.waiting.insert(task, asks);
                 }
             }

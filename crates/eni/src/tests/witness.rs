@@ -4,8 +4,8 @@
 use berth_testkit::{cloud::FakeCloud, journal::FakeJournal};
 use berth_types::{
     eni::{CreateEni, EniFacts, InstanceFacts},
-    ids::{AttachmentId, EniId},
-    ports::{Cloud, CloudError, Table},
+    ids::{AttachmentId, EniId, SecurityGroupId},
+    ports::{Cloud, CloudError, IdentityDocument, Table},
 };
 use std::{
     collections::BTreeMap,
@@ -75,6 +75,14 @@ impl Cloud for Witness {
             record["facts"]["id"] == eni.as_str() && record["course"] == "remove"
         });
         self.cloud.delete_eni(eni).await
+    }
+
+    async fn set_security_groups(&self, eni: &EniId, groups: &[SecurityGroupId]) -> Result<(), CloudError> {
+        self.cloud.set_security_groups(eni, groups).await
+    }
+
+    async fn identity_document(&self) -> Result<IdentityDocument, CloudError> {
+        self.cloud.identity_document().await
     }
 
     async fn tag_eni(&self, eni: &EniId, tags: &BTreeMap<String, Option<String>>) -> Result<(), CloudError> {

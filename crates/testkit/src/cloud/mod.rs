@@ -46,6 +46,8 @@ pub struct CloudKnobs {
     pub lag: Duration,
     /// Of 100 describes, how many are stale.
     pub stale_percent: u64,
+    /// Whether groups of an ENI cannot be changed: not every policy allows it.
+    pub regroup_refused: bool,
     /// How long a new ENI is not found by other calls.
     pub young: Duration,
     /// Of 100 calls, how many are throttled.
@@ -73,6 +75,7 @@ impl Default for CloudKnobs {
             link: Link::After(Duration::from_millis(700)),
             lag: Duration::from_secs(3),
             stale_percent: 0,
+            regroup_refused: false,
             young: Duration::ZERO,
             throttled_percent: 0,
             lost_percent: 0,
@@ -400,7 +403,13 @@ impl Cloud for FakeCloud {
         let passage = self.enter("regroup", eni.as_str()).await?;
         let regrouped = {
             let mut world = self.world();
-            world.find(eni).map(drop).map(|()| {
+            let refused = world.knobs.regroup_refused;
+            let allowed = if refused {
+                Err(CloudErrorKind::Unauthorized("ec2:ModifyNetworkInterfaceAttribute".to_owned()))
+            } else {
+                world.find(eni).map(drop)
+            };
+            allowed.map(|()| {
                 if let Some(nic) = world.nics.get_mut(eni) {
                     nic.facts.security_groups = groups.to_vec();
                 }

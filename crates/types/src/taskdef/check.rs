@@ -1,7 +1,7 @@
 //! From a task definition to a [`TaskSpec`]: every rule of the ECS API that can make a container run differently, and every field that
 //! Berth cannot honour. All problems are reported, not the first one.
 
-use super::{TaskDefinitionError, container, wire};
+use super::{TaskDefinitionError, container, json::Object, overrides::Overrides, wire};
 use crate::{
     Timestamp,
     ids::TaskArn,
@@ -90,7 +90,26 @@ pub fn validate(
     definition: &wire::TaskDefinition,
     identity: Identity,
 ) -> Result<TaskSpec, TaskDefinitionErrors> {
+    translate(definition, identity, Problems::default())
+}
+
+/// The same with what was overridden when the task was started. What is wrong with an override is named where it stands there:
+/// `overrides.containerOverrides[0].memory`.
+pub fn validate_with(
+    definition: &wire::TaskDefinition,
+    overrides: &Overrides,
+    identity: Identity,
+) -> Result<TaskSpec, TaskDefinitionErrors> {
     let mut problems = Problems::default();
+    let (merged, places) = overrides.lay_over(definition, &mut problems);
+    translate(&merged, identity, problems).map_err(|errors| places.rename(errors))
+}
+
+fn translate(
+    definition: &wire::TaskDefinition,
+    identity: Identity,
+    mut problems: Problems,
+) -> Result<TaskSpec, TaskDefinitionErrors> {
     check_task_fields(definition, &mut problems);
     let cpu = definition.cpu.as_deref().and_then(|text| task_cpu(text, &mut problems));
     let memory = definition.memory.as_deref().and_then(|text| task_memory(text, &mut problems));
@@ -228,7 +247,7 @@ fn task_memory(text: &str, problems: &mut Problems) -> Option<u64> {
     }
 }
 
-fn volumes(list: &[wire::Volume], problems: &mut Problems) -> Vec<VolumeSpec> {
+fn volumes(list: &[Object<wire::Volume>], problems: &mut Problems) -> Vec<VolumeSpec> {
     if list.len() > MAX_VOLUMES {
         problems.add("volumes", format!("has {} entries; expected at most {MAX_VOLUMES}", list.len()));
     }
@@ -345,6 +364,16 @@ fn check_totals(
                 format!("is {own} MiB; expected at most {task}, the task's"),
             );
         }
+    }
+    // A container's soft limit is what ECS sets aside for it, its hard limit where there is no soft one.
+    let reserved: u64 = containers.iter().filter_map(|c| c.memory_reservation.or(c.memory)).sum();
+    if let Some(memory) = memory.filter(|memory| reserved > *memory) {
+        problems.add(
+            "memory",
+            format!(
+                "is {memory} MiB, but {reserved} are reserved for the containers; expected at least their sum"
+            ),
+        );
     }
 }
 

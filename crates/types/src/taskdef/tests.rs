@@ -94,6 +94,19 @@ fn each_bad_field_is_named_with_what_was_expected() {
         (format!("{first}/memory"), json!(1), "containerDefinitions[0].memory", "expected 6"),
         (format!("{first}/memory"), json!(100_000), "containerDefinitions[0].memory", "at most 512"),
         (format!("{first}/cpu"), json!(2000), "cpu", "at least their sum"),
+        (
+            format!("{first}/environment"),
+            json!([["A", "1"]]),
+            "containerDefinitions[0].environment[0]",
+            "an object",
+        ),
+        (
+            "/containerDefinitions/1".into(),
+            json!(["init", "busybox"]),
+            "containerDefinitions[1]",
+            "an object",
+        ),
+        ("/runtimePlatform".into(), json!(["X86_64", "LINUX"]), "runtimePlatform", "an object"),
         (format!("{first}/name"), json!("../x"), "containerDefinitions[0].name", "letters"),
         (format!("{first}/name"), json!("init"), "containerDefinitions[1].name", "name of its own"),
         (format!("{first}/image"), json!(""), "containerDefinitions[0].image", "image reference"),
@@ -262,6 +275,15 @@ fn a_container_without_any_memory_limit_is_refused_as_ecs_does() {
 }
 
 #[test]
+fn containers_for_which_more_is_reserved_than_the_task_has_are_refused_as_ecs_does() {
+    let mut json = web();
+    json["containerDefinitions"][1]["memory"] = json!(449);
+    assert!(run(&json).unwrap_err().contains("memory: is 512 MiB, but 513 are reserved"));
+    json["containerDefinitions"][1]["memoryReservation"] = json!(448);
+    run(&json).unwrap();
+}
+
+#[test]
 fn dependencies_are_translated() {
     let spec = run(&with(
         "/containerDefinitions/0/dependsOn",
@@ -282,6 +304,8 @@ fn a_circle_of_three_is_found() {
     ]);
     assert!(run(&json).unwrap_err().contains("circle: a, b, c"));
 }
+
+mod described;
 
 #[test]
 fn text_behind_the_document_is_an_error() {

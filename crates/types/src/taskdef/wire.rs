@@ -1,6 +1,7 @@
 //! The form of `RegisterTaskDefinition`'s input. An unknown field is an error, as it is for the AWS CLI. Fields that Berth does not act
 //! on are read as [`Value`], so that [`super::check`] can refuse those that would change what runs.
 
+use super::json::Object;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -10,9 +11,9 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TaskDefinition {
     pub(super) family: String,
-    pub(super) container_definitions: Vec<ContainerDefinition>,
+    pub(super) container_definitions: Vec<Object<ContainerDefinition>>,
     pub(super) network_mode: Option<String>,
-    pub(super) volumes: Option<Vec<Volume>>,
+    pub(super) volumes: Option<Vec<Object<Volume>>>,
     pub(super) cpu: Option<String>,
     pub(super) memory: Option<String>,
     pub(super) task_role_arn: Option<String>,
@@ -20,16 +21,19 @@ pub struct TaskDefinition {
     pub(super) pid_mode: Option<String>,
     pub(super) ipc_mode: Option<String>,
     pub(super) enable_fault_injection: Option<bool>,
-    pub(super) runtime_platform: Option<RuntimePlatform>,
+    pub(super) runtime_platform: Option<Object<RuntimePlatform>>,
     pub(super) proxy_configuration: Option<Value>,
     pub(super) inference_accelerators: Option<Vec<Value>>,
+    // Never written by a user: `super::parse_described` takes it from what ECS answers.
+    #[serde(skip)]
+    pub(super) revision: Option<u64>,
     // For the control plane alone: they do not change what runs here.
     #[serde(rename = "placementConstraints")]
     _placement_constraints: Option<Vec<Value>>,
     #[serde(rename = "requiresCompatibilities")]
     _requires_compatibilities: Option<Vec<String>>,
     #[serde(rename = "tags")]
-    _tags: Option<Vec<Tag>>,
+    _tags: Option<Vec<Object<Tag>>>,
     #[serde(rename = "ephemeralStorage")]
     _ephemeral_storage: Option<Value>,
 }
@@ -38,6 +42,11 @@ impl TaskDefinition {
     /// The family, not yet checked.
     pub fn family(&self) -> &str {
         &self.family
+    }
+
+    /// The revision that ECS gave it; `None` for one that was not read from an answer of ECS.
+    pub fn revision(&self) -> Option<u64> {
+        self.revision
     }
 }
 
@@ -61,7 +70,7 @@ pub(super) struct RuntimePlatform {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Volume {
     pub(super) name: String,
-    pub(super) host: Option<HostVolume>,
+    pub(super) host: Option<Object<HostVolume>>,
     pub(super) docker_volume_configuration: Option<Value>,
     pub(super) efs_volume_configuration: Option<Value>,
     pub(super) fsx_windows_file_server_volume_configuration: Option<Value>,
@@ -86,23 +95,23 @@ pub(super) struct ContainerDefinition {
     pub(super) memory_reservation: Option<i64>,
     pub(super) entry_point: Option<Vec<String>>,
     pub(super) command: Option<Vec<String>>,
-    pub(super) environment: Option<Vec<KeyValue>>,
+    pub(super) environment: Option<Vec<Object<KeyValue>>>,
     pub(super) working_directory: Option<String>,
     pub(super) user: Option<String>,
     pub(super) readonly_root_filesystem: Option<bool>,
     pub(super) privileged: Option<bool>,
-    pub(super) linux_parameters: Option<LinuxParameters>,
-    pub(super) ulimits: Option<Vec<Ulimit>>,
-    pub(super) mount_points: Option<Vec<MountPoint>>,
-    pub(super) port_mappings: Option<Vec<PortMapping>>,
-    pub(super) depends_on: Option<Vec<DependsOn>>,
+    pub(super) linux_parameters: Option<Object<LinuxParameters>>,
+    pub(super) ulimits: Option<Vec<Object<Ulimit>>>,
+    pub(super) mount_points: Option<Vec<Object<MountPoint>>>,
+    pub(super) port_mappings: Option<Vec<Object<PortMapping>>>,
+    pub(super) depends_on: Option<Vec<Object<DependsOn>>>,
     pub(super) start_timeout: Option<i64>,
     pub(super) stop_timeout: Option<i64>,
-    pub(super) log_configuration: Option<LogConfiguration>,
+    pub(super) log_configuration: Option<Object<LogConfiguration>>,
     pub(super) docker_labels: Option<BTreeMap<String, String>>,
     pub(super) docker_security_options: Option<Vec<String>>,
     pub(super) pseudo_terminal: Option<bool>,
-    pub(super) restart_policy: Option<RestartPolicy>,
+    pub(super) restart_policy: Option<Object<RestartPolicy>>,
     pub(super) interactive: Option<bool>,
     pub(super) disable_networking: Option<bool>,
     pub(super) health_check: Option<Value>,
@@ -144,11 +153,11 @@ pub(super) struct RestartPolicy {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct LinuxParameters {
-    pub(super) capabilities: Option<Capabilities>,
+    pub(super) capabilities: Option<Object<Capabilities>>,
     pub(super) devices: Option<Vec<Value>>,
     pub(super) init_process_enabled: Option<bool>,
     pub(super) shared_memory_size: Option<i64>,
-    pub(super) tmpfs: Option<Vec<Tmpfs>>,
+    pub(super) tmpfs: Option<Vec<Object<Tmpfs>>>,
     pub(super) max_swap: Option<i64>,
     pub(super) swappiness: Option<i64>,
 }

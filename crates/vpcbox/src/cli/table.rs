@@ -1,6 +1,6 @@
 //! Aligned tables for people.
 
-use crate::{serve::Status, service::control::EniLine};
+use crate::{fabric::filter::Drops, serve::Status, service::control::EniLine};
 use comfy_table::{Table, presets};
 
 fn table(head: &[&str]) -> Table {
@@ -40,12 +40,32 @@ fn switch(on: bool) -> &'static str {
 
 /// All ENIs.
 pub(super) fn enis(enis: &[EniLine]) -> String {
-    let mut lines = table(&["ENI", "MAC", "STATUS", "INSTANCE", "INDEX", "ADDRESSES", "DESCRIPTION"]);
+    let mut lines = table(&[
+        "ENI",
+        "MAC",
+        "STATUS",
+        "INSTANCE",
+        "INDEX",
+        "ADDRESSES",
+        "GROUPS",
+        "DROPPED",
+        "DESCRIPTION",
+    ]);
     for e in enis {
         let index = e.device_index.map_or_else(|| "-".to_owned(), |index| index.to_string());
         let instance = e.instance.as_deref().unwrap_or("-");
         let addresses = e.addresses.join(" ");
-        lines.add_row([&e.id, &e.mac, &e.status, instance, &index, &addresses, &e.description]);
+        let (groups, dropped) = (e.groups.join(" "), e.drops.map_or_else(|| "-".to_owned(), dropped));
+        let row = [&e.id, &e.mac, &e.status, instance, &index, &addresses, &groups, &dropped, &e.description];
+        lines.add_row(row);
     }
     lines.trim_fmt()
+}
+
+/// Only what is not nothing: a reader looks for the one that is stuck.
+fn dropped(drops: Drops) -> String {
+    let Drops { denied_in, denied_out, spoofed, misdirected } = drops;
+    let all = [("in", denied_in), ("out", denied_out), ("spoofed", spoofed), ("misdirected", misdirected)];
+    let some: Vec<_> = all.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{what}:{n}")).collect();
+    if some.is_empty() { "0".to_owned() } else { some.join(" ") }
 }

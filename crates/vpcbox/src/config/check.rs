@@ -2,8 +2,10 @@
 
 use super::{
     Config, Delays, InstanceConfig, OperatorKey, SecurityGroupConfig, SubnetConfig, VpcConfig, derive_id,
-    raw::{Raw, RawDelays, RawGroup, RawInstance, RawOperator, RawSubnet, RawVpc, Text},
+    groups,
+    raw::{Raw, RawDelays, RawEcs, RawInstance, RawOperator, RawSubnet, RawVpc, Text},
 };
+use crate::ecs::is_cluster_name;
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::{collections::BTreeMap, fmt::Display, time::Duration};
 use toml::Spanned;
@@ -16,7 +18,7 @@ pub(super) struct Problem {
     pub(super) problem: String,
 }
 
-type Checked<T> = Result<T, Problem>;
+pub(super) type Checked<T> = Result<T, Problem>;
 
 /// Longest name: namespace names stay readable in a table (`NAME-i-0123456789abcdef0`).
 const MAX_NAME: usize = 32;
@@ -41,11 +43,11 @@ const DEFAULT_DELAYS: Delays = Delays {
 /// AWS allows no more groups on an ENI.
 const MAX_GROUPS_PER_ENI: usize = 16;
 
-fn problem<T>(at: usize, key: impl Display, problem: impl Into<String>) -> Checked<T> {
+pub(super) fn problem<T>(at: usize, key: impl Display, problem: impl Into<String>) -> Checked<T> {
     Err(Problem { at, key: key.to_string(), problem: problem.into() })
 }
 
-fn wrong<T>(text: &Text, key: impl Display, expected: impl Display) -> Checked<T> {
+pub(super) fn wrong<T>(text: &Text, key: impl Display, expected: impl Display) -> Checked<T> {
     problem(text.span().start, key, format!("{:?}, expected {expected}", text.get_ref()))
 }
 
@@ -67,7 +69,7 @@ pub(super) fn check(raw: Raw) -> Checked<Config> {
     }
     let vpc = check_vpc(raw.vpc, &name)?;
     let subnets = check_subnets(raw.subnet, &name, &region, &vpc)?;
-    let security_groups = check_groups(raw.security_group, &name)?;
+    let security_groups = groups::check_groups(raw.security_group, &name)?;
     let instances = check_instances(raw.instance, &name, &subnets, &security_groups)?;
     let mtu = raw.mtu.as_ref().map_or(DEFAULT_MTU, |m| *m.get_ref());
     if !MTU_RANGE.contains(&mtu) {
@@ -76,6 +78,7 @@ pub(super) fn check(raw: Raw) -> Checked<Config> {
         return problem(at, "mtu", format!("{mtu}, expected {low} to {high}"));
     }
     let delays = check_delays(&raw.delays)?;
+    let clusters = check_clusters(&raw.ecs)?;
     Ok(Config {
         name,
         region,
@@ -87,6 +90,7 @@ pub(super) fn check(raw: Raw) -> Checked<Config> {
         subnets,
         security_groups,
         instances,
+        clusters,
         delays,
         mtu,
     })
@@ -94,7 +98,7 @@ pub(super) fn check(raw: Raw) -> Checked<Config> {
 
 // ----------------------------------------------------------------------------------------------------------------- values
 
-fn matching(
+pub(super) fn matching(
     text: &Text,
     key: impl Display,
     fits: impl Fn(&str) -> bool,
@@ -133,7 +137,7 @@ fn is_label(text: &str) -> bool {
 }
 
 /// Name tags: anything that fits in a table cell.
-fn is_tag(text: &str) -> bool {
+pub(super) fn is_tag(text: &str) -> bool {
     (1..=255).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
@@ -164,7 +168,13 @@ fn is_role(text: &str) -> bool {
 }
 
 /// A given id, or one that is derived from the names, so that the same file gives the same ids at every start.
-fn check_id(given: Option<Text>, key: &str, kind: &str, box_name: &str, name: &str) -> Checked<String> {
+pub(super) fn check_id(
+    given: Option<Text>,
+    key: &str,
+    kind: &str,
+    box_name: &str,
+    name: &str,
+) -> Checked<String> {
     let Some(text) = given else { return Ok(derive_id(kind, &[box_name, name])) };
     let digits = |id: &str| {
         id.strip_prefix(kind).and_then(|r| r.strip_prefix('-')).is_some_and(|hex| {
@@ -182,10 +192,10 @@ fn check_id(given: Option<Text>, key: &str, kind: &str, box_name: &str, name: &s
 
 /// Sees to it that names, and ids, are given once.
 #[derive(Default)]
-struct Seen(BTreeMap<String, String>);
+pub(super) struct Seen(BTreeMap<String, String>);
 
 impl Seen {
-    fn add(&mut self, value: &str, at: usize, key: String) -> Checked<()> {
+    pub(super) fn add(&mut self, value: &str, at: usize, key: String) -> Checked<()> {
         match self.0.insert(value.to_owned(), key.clone()) {
             None => Ok(()),
             Some(first) => {
@@ -329,24 +339,6 @@ fn derive_zone_id(region: &str, zone: &str) -> String {
     format!("{short}-az{}", letter.saturating_sub(b'a') + 1)
 }
 
-fn check_groups(raw: Vec<RawGroup>, box_name: &str) -> Checked<Vec<SecurityGroupConfig>> {
-    let (mut names, mut ids) = (Seen::default(), Seen::default());
-    let mut groups = Vec::new();
-    for (index, raw) in raw.into_iter().enumerate() {
-        let key = format!("security_group[{index}]");
-        let at = raw.name.span().start;
-        let name = matching(&raw.name, format!("{key}.name"), is_tag, "1 to 255 characters")?;
-        names.add(&name, at, format!("{key}.name"))?;
-        let id = check_id(raw.id, &key, "sg", box_name, &name)?;
-        ids.add(&id, at, format!("{key}.id"))?;
-        groups.push(SecurityGroupConfig { id, name });
-    }
-    if groups.is_empty() {
-        return problem(0, "security_group", "missing, expected at least one [[security_group]]");
-    }
-    Ok(groups)
-}
-
 fn check_instances(
     raw: Vec<RawInstance>,
     box_name: &str,
@@ -413,6 +405,19 @@ fn find_groups(list: &Spanned<Vec<Text>>, key: &str, groups: &[SecurityGroupConf
         ids.push(group.id.clone());
     }
     Ok(ids)
+}
+
+fn check_clusters(raw: &RawEcs) -> Checked<Vec<String>> {
+    let mut names = Seen::default();
+    let mut clusters = Vec::new();
+    for (index, text) in raw.clusters.iter().enumerate() {
+        let key = format!("ecs.clusters[{index}]");
+        let expected = "1 to 255 letters, digits, dashes and underscores";
+        let name = matching(text, &key, is_cluster_name, expected)?;
+        names.add(&name, text.span().start, key)?;
+        clusters.push(name);
+    }
+    Ok(clusters)
 }
 
 fn check_delays(raw: &RawDelays) -> Checked<Delays> {

@@ -25,6 +25,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) instance: Vec<RawInstance>,
     #[serde(default)]
+    pub(super) ecs: RawEcs,
+    #[serde(default)]
     pub(super) delays: RawDelays,
     pub(super) mtu: Option<Spanned<u32>>,
 }
@@ -60,6 +62,25 @@ pub(super) struct RawSubnet {
 pub(super) struct RawGroup {
     pub(super) id: Option<Text>,
     pub(super) name: Text,
+    pub(super) description: Option<Text>,
+    pub(super) ingress: Option<Vec<RawIngress>>,
+    pub(super) egress: Option<Vec<RawEgress>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawIngress {
+    pub(super) protocol: Option<Text>,
+    pub(super) ports: Option<Text>,
+    pub(super) from: Vec<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEgress {
+    pub(super) protocol: Option<Text>,
+    pub(super) ports: Option<Text>,
+    pub(super) to: Vec<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,6 +93,13 @@ pub(super) struct RawInstance {
     pub(super) subnet: Text,
     pub(super) security_groups: Spanned<Vec<Text>>,
     pub(super) role: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEcs {
+    #[serde(default)]
+    pub(super) clusters: Vec<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,6 +1,7 @@
 //! Good files, and a table of bad ones with what is said about each.
 
 use super::*;
+use crate::fabric::filter::{Peer, Ports, Traffic};
 use proptest::prelude::*;
 
 const GOOD: &str = r#"
@@ -244,5 +245,77 @@ proptest! {
             *text = format!("{key}= {value}");
         }
         drop(parse(&lines.join("\n")));
+    }
+}
+
+#[test]
+fn security_groups_have_the_rules_that_the_file_gives_them() {
+    let rules = r#"
+[[security_group]]
+name = "web"
+description = "in front"
+egress = []
+[[security_group.ingress]]
+protocol = "tcp"
+ports = "8000-8080"
+from = ["10.0.7.1/16", "db", "::/0"]
+[[security_group.ingress]]
+protocol = "50"
+from = ["default"]
+[[security_group]]
+name = "db"
+"#;
+    let config = crate::samples::config(
+        &crate::samples::ONE_INSTANCE.replace("[[instance]]", &format!("{rules}\n[[instance]]")),
+    );
+    let [default, web, db] = config.security_groups.as_slice() else { panic!("{config:?}") };
+    assert_eq!((default.ingress.as_ref(), db.ingress.as_ref(), db.egress.as_ref()), (None, None, None));
+    assert_eq!((web.description.as_str(), web.egress.as_deref()), ("in front", Some(&[][..])));
+    let range = Traffic::Tcp(Ports { first: 8000, last: 8080 });
+    let allow = |traffic, peer| Allow { traffic, peer };
+    assert_eq!(
+        web.ingress.as_deref(),
+        Some(
+            &[
+                allow(range, Peer::V4("10.0.0.0/16".parse().unwrap())),
+                allow(range, Peer::Group(db.id.clone())),
+                allow(range, Peer::V6("::/0".parse().unwrap())),
+                allow(Traffic::Protocol(50), Peer::Group(default.id.clone())),
+            ][..]
+        )
+    );
+}
+
+#[test]
+fn a_wrong_rule_is_named_with_what_was_expected() {
+    let table = [
+        ("protocol = \"tpc\"\nfrom = []", "ingress[0].protocol: \"tpc\", expected all, tcp, udp"),
+        ("protocol = \"tcp\"\nports = \"90-80\"\nfrom = []", "ingress[0].ports: \"90-80\", expected a port"),
+        ("protocol = \"icmp\"\nports = \"8\"\nfrom = []", "ingress[0].ports: \"8\", expected none"),
+        ("from = [\"elsewhere\"]", "ingress[0].from[0]: \"elsewhere\", expected a block"),
+        ("from = [\"default\", \"default\"]", "ingress[0].from[1]: \"default\", expected each rule once"),
+        ("ports = \"80\"", "ingress[0].from: missing"),
+    ];
+    for (rule, expected) in table {
+        let text = crate::samples::ONE_INSTANCE
+            .replace("[[instance]]", &format!("[[security_group.ingress]]\n{rule}\n[[instance]]"));
+        let error = Config::parse(&text, Path::new("vpc.toml")).unwrap_err().to_string();
+        assert!(error.contains(&format!("security_group[0].{expected}")), "{error}");
+    }
+}
+
+#[test]
+fn clusters_have_names_that_ecs_would_take_and_each_its_own() {
+    let with = |clusters: &str| {
+        crate::samples::ONE_INSTANCE.replace("[delays]", &format!("[ecs]\nclusters = {clusters}\n[delays]"))
+    };
+    assert_eq!(crate::samples::config(&with(r#"["demo", "other_2"]"#)).clusters, ["demo", "other_2"]);
+    assert_eq!(crate::samples::config(crate::samples::ONE_INSTANCE).clusters, Vec::<String>::new());
+    for (clusters, expected) in [
+        (r#"["demo", "demo"]"#, "ecs.clusters[1]: \"demo\" is also the value of ecs.clusters[0]"),
+        (r#"["no blanks"]"#, "ecs.clusters[0]: \"no blanks\", expected 1 to 255 letters"),
+    ] {
+        let error = Config::parse(&with(clusters), Path::new("vpc.toml")).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
     }
 }

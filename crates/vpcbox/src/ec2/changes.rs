@@ -62,7 +62,7 @@ fn create_params(params: &mut Params) -> Result<CreateEni, ApiError> {
         secondary_count: count(params, "SecondaryPrivateIpAddressCount")?,
         ipv6,
         ipv6_count: count(params, "Ipv6AddressCount")?,
-        tags: tag_specification(params)?,
+        tags: tag_specification(params, "network-interface")?,
     };
     if create.secondary_count > 0 && !create.secondary.is_empty() {
         return Err(both("PrivateIpAddresses", "SecondaryPrivateIpAddressCount"));
@@ -104,12 +104,13 @@ fn both(one: &str, other: &str) -> ApiError {
     ApiError::new("InvalidParameterCombination", message)
 }
 
-fn tag_specification(params: &mut Params) -> Result<Tags, ApiError> {
+/// The tags that a call gives to what it makes, which is of this kind.
+pub(super) fn tag_specification(params: &mut Params, of: &str) -> Result<Tags, ApiError> {
     let mut tags = Tags::new();
     for index in params.indices("TagSpecification") {
         let spec = format!("TagSpecification.{index}");
         let kind = params.required(&format!("{spec}.ResourceType"))?;
-        if kind != "network-interface" {
+        if kind != of {
             let message = format!("'{kind}' is not a valid taggable resource type for this operation.");
             return Err(ApiError::new("InvalidParameterValue", message));
         }

@@ -75,6 +75,39 @@ pub(super) fn describe(
     Ok(())
 }
 
+/// DescribeNetworkInterfaceAttribute: one attribute of one ENI.
+pub(super) fn describe_attribute(
+    mut params: Params,
+    world: &mut World,
+    now: Timestamp,
+    xml: &mut Xml,
+) -> Result<(), ApiError> {
+    let id = EniId::parse(&params.required("NetworkInterfaceId")?)?;
+    let attribute = params.required("Attribute")?;
+    params.finish()?;
+    let state = world.read(now);
+    let eni = state.enis.get(&id).ok_or_else(|| id.not_found())?;
+    xml.leaf("networkInterfaceId", &eni.id);
+    match attribute.as_str() {
+        "attachment" => {
+            if let Some(attachment) = &eni.attachment {
+                xml.node("attachment", |xml| write_bound(xml, &state, attachment));
+            }
+        }
+        "description" => xml.node("description", |xml| xml.leaf("value", &eni.description)),
+        "groupSet" => write_groups(xml, &state, &eni.groups),
+        "sourceDestCheck" => xml.node("sourceDestCheck", |xml| xml.leaf("value", eni.source_dest_check)),
+        other => {
+            return Err(ApiError::bad_value(
+                "Attribute",
+                other,
+                "Expecting attachment, description, groupSet or sourceDestCheck.",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// What an ENI has under the name of a filter.
 fn values(state: &State, eni: &Eni, filter: &str) -> Vec<String> {
     let subnet = state.site.subnets.get(&eni.subnet);
@@ -97,9 +130,7 @@ fn values(state: &State, eni: &Eni, filter: &str) -> Vec<String> {
         "availability-zone-id" => subnet.map(|s| s.zone_id.clone()).into_iter().collect(),
         "description" => one(eni.description.clone()),
         "group-id" => eni.groups.iter().map(ToString::to_string).collect(),
-        "group-name" => {
-            eni.groups.iter().filter_map(|g| Some(state.site.groups.get(g)?.name.clone())).collect()
-        }
+        "group-name" => eni.groups.iter().filter_map(|g| Some(state.groups.get(g)?.name.clone())).collect(),
         "interface-type" => one("interface".to_owned()),
         "mac-address" => one(eni.mac.to_string()),
         "network-interface-id" => one(eni.id.to_string()),
@@ -133,16 +164,19 @@ pub(super) fn write(xml: &mut Xml, state: &State, eni: &Eni) {
     xml.leaf("sourceDestCheck", eni.source_dest_check);
     write_groups(xml, state, &eni.groups);
     if let Some(attachment) = &eni.attachment {
-        xml.node("attachment", |xml| {
-            write_attachment(xml, attachment);
-            xml.leaf("instanceId", &attachment.instance);
-            xml.leaf("instanceOwnerId", &state.site.account);
-        });
+        xml.node("attachment", |xml| write_bound(xml, state, attachment));
     }
     xml.tags(state.tags_of(eni.id.as_str()));
     write_addresses(xml, state, eni);
     xml.leaf("interfaceType", "interface");
     xml.node("operator", |xml| xml.leaf("managed", false));
+}
+
+/// The elements of an attachment as ENIs show it.
+fn write_bound(xml: &mut Xml, state: &State, attachment: &Attachment) {
+    write_attachment(xml, attachment);
+    xml.leaf("instanceId", &attachment.instance);
+    xml.leaf("instanceOwnerId", &state.site.account);
 }
 
 /// The elements of an attachment that instances and ENIs share.
@@ -157,7 +191,7 @@ pub(super) fn write_attachment(xml: &mut Xml, attachment: &Attachment) {
 
 /// `groupSet`.
 pub(super) fn write_groups(xml: &mut Xml, state: &State, groups: &[GroupId]) {
-    xml.set("groupSet", groups.iter().filter_map(|g| state.site.groups.get(g)), |xml, group| {
+    xml.set("groupSet", groups.iter().filter_map(|g| state.groups.get(g)), |xml, group| {
         xml.leaf("groupId", &group.id);
         xml.leaf("groupName", &group.name);
     });

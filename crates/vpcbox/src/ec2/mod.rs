@@ -7,11 +7,14 @@
 mod changes;
 pub mod error;
 pub mod filters;
+mod groups;
 mod instances;
 mod interfaces;
 mod network;
 pub mod paging;
 pub mod params;
+mod permissions;
+mod rules;
 mod tagging;
 #[cfg(test)]
 mod tests;
@@ -30,19 +33,28 @@ type Action = fn(Params, &mut World, Timestamp, &mut Xml) -> Result<(), ApiError
 const ACTIONS: &[(&str, Action)] = &[
     ("AssignPrivateIpAddresses", changes::assign),
     ("AttachNetworkInterface", changes::attach),
+    ("AuthorizeSecurityGroupEgress", rules::authorize_egress),
+    ("AuthorizeSecurityGroupIngress", rules::authorize_ingress),
     ("CreateNetworkInterface", changes::create),
+    ("CreateSecurityGroup", groups::create),
     ("CreateTags", tagging::create),
     ("DeleteNetworkInterface", changes::delete),
+    ("DeleteSecurityGroup", groups::delete),
     ("DeleteTags", tagging::delete),
     ("DescribeInstanceTypes", instances::describe_types),
     ("DescribeInstances", instances::describe),
+    ("DescribeNetworkInterfaceAttribute", interfaces::describe_attribute),
     ("DescribeNetworkInterfaces", interfaces::describe),
-    ("DescribeSecurityGroups", network::describe_groups),
+    ("DescribeSecurityGroupRules", rules::describe),
+    ("DescribeSecurityGroups", groups::describe),
     ("DescribeSubnets", network::describe_subnets),
     ("DescribeTags", tagging::describe),
     ("DescribeVpcs", network::describe_vpcs),
     ("DetachNetworkInterface", changes::detach),
     ("ModifyNetworkInterfaceAttribute", changes::modify),
+    ("ModifySecurityGroupRules", rules::modify),
+    ("RevokeSecurityGroupEgress", rules::revoke_egress),
+    ("RevokeSecurityGroupIngress", rules::revoke_ingress),
     ("UnassignPrivateIpAddresses", changes::unassign),
 ];
 

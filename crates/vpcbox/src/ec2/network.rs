@@ -1,12 +1,12 @@
-//! DescribeVpcs, DescribeSubnets, DescribeSecurityGroups: what the configuration fixes.
+//! DescribeVpcs, DescribeSubnets: what the configuration fixes.
 
 use super::{error::ApiError, filters::Filters, paging::Page, params::Params, xml::Xml};
 use crate::{
     config::derive_id,
     world::{
         World,
-        ids::{GroupId, SubnetId, VpcId},
-        state::{Group, State, Subnet},
+        ids::{SubnetId, VpcId},
+        state::{State, Subnet},
     },
 };
 use jiff::Timestamp;
@@ -27,8 +27,7 @@ const SUBNET_FILTERS: &[&str] = &[
     "subnet-id",
     "vpc-id",
 ];
-const GROUP_FILTERS: &[&str] = &["description", "group-id", "group-name", "owner-id", "vpc-id"];
-/// Largest page of each of the three.
+/// Largest page of each of the two.
 const MAX_PAGE: u32 = 1000;
 
 /// DescribeVpcs.
@@ -156,70 +155,4 @@ fn write_subnet(xml: &mut Xml, state: &State, subnet: &Subnet) {
     xml.leaf("enableDns64", false);
     xml.leaf("ipv6Native", false);
     xml.tags(state.tags_of(subnet.id.as_str()));
-}
-
-/// DescribeSecurityGroups.
-pub(super) fn describe_groups(
-    mut params: Params,
-    world: &mut World,
-    now: Timestamp,
-    xml: &mut Xml,
-) -> Result<(), ApiError> {
-    let ids = params.list("GroupId");
-    let ids = ids.iter().map(|id| GroupId::parse(id)).collect::<Result<Vec<_>, _>>()?;
-    let names = params.list("GroupName");
-    let filters = Filters::take(&mut params, GROUP_FILTERS)?;
-    let page = Page::take(&mut params, MAX_PAGE, !(ids.is_empty() && names.is_empty()))?;
-    params.finish()?;
-    let state = world.read(now);
-    let groups = &state.site.groups;
-    if let Some(unknown) = ids.iter().find(|id| !groups.contains_key(*id)) {
-        return Err(unknown.not_found().into());
-    }
-    if let Some(unknown) = names.iter().find(|name| groups.values().all(|g| g.name != **name)) {
-        let message = format!("The security group '{unknown}' does not exist");
-        return Err(ApiError::new("InvalidGroup.NotFound", message));
-    }
-    let found = groups
-        .values()
-        .filter(|g| ids.is_empty() || ids.contains(&g.id))
-        .filter(|g| names.is_empty() || names.contains(&g.name))
-        .filter(|g| filters.pass(state.tags_of(g.id.as_str()), |name| group_values(&state, g, name)))
-        .collect();
-    let (found, next) = page.cut(found, |g| g.id.to_string());
-    xml.set("securityGroupInfo", found, |xml, group| write_group(xml, &state, group));
-    if let Some(next) = next {
-        xml.leaf("nextToken", next);
-    }
-    Ok(())
-}
-
-fn group_values(state: &State, group: &Group, filter: &str) -> Vec<String> {
-    match filter {
-        "description" | "group-name" => vec![group.name.clone()],
-        "group-id" => vec![group.id.to_string()],
-        "owner-id" => vec![state.site.account.clone()],
-        "vpc-id" => vec![state.site.vpc.id.to_string()],
-        _ => Vec::new(),
-    }
-}
-
-/// A group lets everything through in both directions: the fabric does not filter, and the API does not claim that it does.
-fn write_group(xml: &mut Xml, state: &State, group: &Group) {
-    let site = &state.site;
-    let anything = |xml: &mut Xml, ()| {
-        xml.leaf("ipProtocol", "-1");
-        xml.set("ipRanges", ["0.0.0.0/0"], |xml, block| xml.leaf("cidrIp", block));
-        xml.set("ipv6Ranges", ["::/0"], |xml, block| xml.leaf("cidrIpv6", block));
-    };
-    xml.leaf("groupId", &group.id);
-    xml.leaf("groupName", &group.name);
-    xml.leaf("groupDescription", &group.name);
-    xml.leaf("ownerId", &site.account);
-    xml.leaf("vpcId", &site.vpc.id);
-    let arn = format!("arn:aws:ec2:{}:{}:security-group/{}", site.region, site.account, group.id);
-    xml.leaf("securityGroupArn", arn);
-    xml.set("ipPermissions", [()], anything);
-    xml.set("ipPermissionsEgress", [()], anything);
-    xml.tags(state.tags_of(group.id.as_str()));
 }

@@ -115,6 +115,24 @@ pub enum FabricError {
         /// Which name.
         name: String,
     },
+    /// The program that filters packets is not installed.
+    #[error("nft is not there: install the package nftables")]
+    NoNft(#[source] io::Error),
+    /// It could not be run.
+    #[error("run nft")]
+    Nft(#[source] io::Error),
+    /// It took longer than it ever should.
+    #[error("nft did not end within {seconds} s")]
+    NftSlow {
+        /// How long it was given.
+        seconds: u64,
+    },
+    /// It refused the rules; nothing was changed.
+    #[error("nft refused the rules: {0}")]
+    NftRefused(String),
+    /// It printed something else than was asked for.
+    #[error("read what nft counts")]
+    NftReply(#[source] serde_json::Error),
     /// The fabric was taken down.
     #[error("the fabric is down")]
     Down,

@@ -18,9 +18,11 @@
 //! [`Fabric`] is a handle. One thread owns the devices (`owner`): it takes commands from a bounded channel, and link events from
 //! the kernel only as hints to look again. `setup` builds, `teardown` removes, `links` speaks netlink, `names` derives names.
 //!
-//! Source/destination checks and security groups have their place at the outer end of each pair; there are none yet.
+//! Source/destination checks and security groups are enforced at the outer end of each pair ([`Filter`]): nothing passes until a
+//! filter says what may.
 
 mod error;
+pub mod filter;
 mod links;
 mod names;
 mod owner;
@@ -28,6 +30,7 @@ mod setup;
 mod teardown;
 
 pub use error::FabricError;
+pub use filter::Filter;
 
 use berth_netns::ns::Netns;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -132,6 +135,12 @@ impl Fabric {
     /// Makes the VPC's routers forget whose these addresses were. Repeatable.
     pub async fn forget(&self, addresses: BTreeSet<IpAddr>) -> Result<(), FabricError> {
         self.ask(|reply| Command::Forget(addresses, reply)).await?
+    }
+
+    /// Makes this the filter of all ENIs, at once and as a whole; flows that are known go on. Repeatable. An ENI of which it says
+    /// nothing hears and says nothing, so it is to be given before [`Fabric::plug`].
+    pub async fn filter(&self, filter: Filter) -> Result<(), FabricError> {
+        self.ask(|reply| Command::Filter(filter, reply)).await?
     }
 
     /// A listener in an instance's namespace. Close it before [`Fabric::down`]: it keeps the namespace alive.

@@ -6,7 +6,7 @@
 //! owner look whether the ends of plugged ENIs are still there.
 
 use super::{
-    FabricError, FabricSpec, Plug,
+    FabricError, FabricSpec, Filter, Plug, filter,
     links::{self, Pair},
     names,
     setup::{self, Built, Subnet, namespace_failed},
@@ -50,6 +50,7 @@ pub(super) enum Command {
     Plug(Plug, oneshot::Sender<Result<(), FabricError>>),
     Unplug(String, oneshot::Sender<Result<(), FabricError>>),
     Forget(BTreeSet<IpAddr>, oneshot::Sender<Result<(), FabricError>>),
+    Filter(Filter, oneshot::Sender<Result<(), FabricError>>),
     Down(oneshot::Sender<()>),
 }
 
@@ -57,10 +58,13 @@ pub(super) enum Command {
 pub(super) struct Owner {
     name: String,
     mtu: u32,
+    vpc: Netns,
     instances: BTreeMap<String, Netns>,
     subnets: BTreeMap<String, Subnet>,
     /// By ENI.
     plugged: BTreeMap<String, Plug>,
+    /// What is enforced; nothing if that is not known.
+    filter: Option<Filter>,
     /// Requests. Not the connection with the events: an overrun there would swallow replies.
     netlink: Netlink,
 }
@@ -162,6 +166,9 @@ async fn work(
             Next::Command(Some(Command::Forget(addresses, reply))) => {
                 drop(reply.send(links::forget_addresses(&owner.netlink.handle, &addresses).await));
             }
+            Next::Command(Some(Command::Filter(filter, reply))) => {
+                drop(reply.send(owner.filter(filter).await))
+            }
             Next::Command(Some(Command::Down(reply))) => return Ended::Asked(reply),
             Next::Command(None) => return Ended::Dropped,
             Next::Look(look) => owner.look(look).await,
@@ -190,8 +197,30 @@ impl Owner {
         let open = || namespace_failed("open netlink in", "the VPC");
         let watch = vpc.netlink_with(&[MulticastGroup::Link]).map_err(open())?;
         let netlink = vpc.netlink().map_err(open())?;
-        let plugged = BTreeMap::new();
-        Ok((Self { name: spec.name, mtu: spec.mtu, instances, subnets, plugged, netlink }, watch))
+        let (name, mtu, plugged) = (spec.name, spec.mtu, BTreeMap::new());
+        let mut owner = Self { name, mtu, vpc, instances, subnets, plugged, filter: None, netlink };
+        // Before the first link: without a table everything would pass.
+        owner.filter(Filter::default()).await?;
+        Ok((owner, watch))
+    }
+
+    async fn filter(&mut self, filter: Filter) -> Result<(), FabricError> {
+        let script = match &self.filter {
+            Some(old) => filter::change(old, &filter),
+            None => {
+                let subnets: Vec<_> = self.subnets.values().map(|s| s.spec.clone()).collect();
+                filter::base(&subnets) + &filter::change(&Filter::default(), &filter)
+            }
+        };
+        let applied = filter::apply(&self.vpc, script).await;
+        match &applied {
+            Ok(()) => self.filter = Some(filter),
+            // As it was.
+            Err(FabricError::NftRefused(_) | FabricError::NoNft(_)) => {}
+            // The next one begins with a new table: known flows are lost, the rules are right.
+            Err(_) => self.filter = None,
+        }
+        applied
     }
 
     pub(super) async fn plug(&mut self, plug: Plug) -> Result<(), FabricError> {

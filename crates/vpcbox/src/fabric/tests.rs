@@ -1,7 +1,11 @@
 //! The fabric in real namespaces. Every test has a VPC of its own name; nothing of the machine's own network is touched.
 
 use super::*;
-use crate::fabric::{owner::Owner, teardown::remove_all};
+use crate::fabric::{
+    filter::{Allow, EniFilter, Peer, Traffic},
+    owner::Owner,
+    teardown::remove_all,
+};
 use futures::TryStreamExt;
 use nix::sys::{
     socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt},
@@ -21,7 +25,7 @@ use std::{
 
 const ONE: &str = "i-00000000000000001";
 const TWO: &str = "i-00000000000000002";
-const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x77];
+pub(super) const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x77];
 const ENI: &str = "eni-00000000000000077";
 /// Long for a machine under load; what is waited for takes milliseconds.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -38,13 +42,13 @@ impl Drop for Scratch {
     }
 }
 
-fn fresh_name() -> String {
+pub(super) fn fresh_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Two dual-stack subnets, an instance for each.
-fn spec(name: &str) -> FabricSpec {
+pub(super) fn spec(name: &str) -> FabricSpec {
     let subnet = |n: u8| SubnetSpec {
         id: format!("subnet-0000000000000000{n}"),
         ipv4: format!("10.0.{n}.0/24").parse().unwrap(),
@@ -84,6 +88,22 @@ fn secondary(instance: &str) -> Plug {
     }
 }
 
+/// Lets everything in and out of ENIs, as long as they are who they are.
+pub(super) fn open_to_all<'p>(plugs: impl IntoIterator<Item = &'p Plug>) -> Filter {
+    let any = |peer| Allow { peer, traffic: Traffic::Any };
+    let all: BTreeSet<_> =
+        [any(Peer::V4("0.0.0.0/0".parse().unwrap())), any(Peer::V6("::/0".parse().unwrap()))].into();
+    let eni = |plug: &Plug| EniFilter {
+        mac: plug.mac,
+        addresses: plug.addresses.iter().map(|a| a.addr()).collect(),
+        source_dest_check: true,
+        ingress: all.clone(),
+        egress: all.clone(),
+    };
+    let enis = plugs.into_iter().map(|plug| (plug.eni.clone(), eni(plug))).collect();
+    Filter { enis, ..Filter::default() }
+}
+
 /// A fabric with both primaries plugged in.
 async fn scratch() -> Scratch {
     scratch_named(fresh_name()).await
@@ -92,8 +112,11 @@ async fn scratch() -> Scratch {
 async fn scratch_named(name: String) -> Scratch {
     let fabric = Fabric::up(spec(&name)).await.unwrap();
     let scratch = Scratch { fabric, name };
-    scratch.fabric.plug(primary(ONE, 1)).await.unwrap();
-    scratch.fabric.plug(primary(TWO, 2)).await.unwrap();
+    let plugs = [primary(ONE, 1), primary(TWO, 2)];
+    scratch.fabric.filter(open_to_all(&plugs)).await.unwrap();
+    for plug in plugs {
+        scratch.fabric.plug(plug).await.unwrap();
+    }
     scratch
 }
 
@@ -138,7 +161,7 @@ async fn link_with(netns: &Netns, mac: [u8; 6]) -> Option<Seen> {
 }
 
 /// What an agent does with an ENI: into a task's namespace, as eth0, up.
-async fn move_link(from: &Netns, mac: [u8; 6], to: &Netns) {
+pub(super) async fn move_link(from: &Netns, mac: [u8; 6], to: &Netns) {
     let link = link_with(from, mac).await.unwrap();
     let netlink = from.netlink().unwrap();
     let message = LinkUnspec::new_with_index(link.index)
@@ -152,7 +175,7 @@ async fn move_link(from: &Netns, mac: [u8; 6], to: &Netns) {
 }
 
 /// Looks until it is so. The pause lets the kernel and the owner's thread have the processor.
-async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(super) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {
         if let Some(found) = look().await {
@@ -163,7 +186,7 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
     }
 }
 
-fn connect(from: &Netns, to: SocketAddr) -> io::Result<TcpStream> {
+pub(super) fn connect(from: &Netns, to: SocketAddr) -> io::Result<TcpStream> {
     from.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(3))).unwrap()
 }
 
@@ -257,6 +280,7 @@ async fn an_address_is_reachable_at_once_after_it_moved_to_another_eni() {
     let old = primary(TWO, 2);
     scratch.fabric.unplug(&old.eni).await.unwrap();
     let new = Plug { eni: ENI.into(), mac: MAC, ..old };
+    scratch.fabric.filter(open_to_all([&primary(ONE, 1), &new])).await.unwrap();
     scratch.fabric.plug(new).await.unwrap();
 
     let begun = Instant::now();

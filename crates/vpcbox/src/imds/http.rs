@@ -183,6 +183,7 @@ impl Server {
             Found::Credentials => {
                 self.view.issue_credentials(&self.instance).map(|c| tree::credentials_document(&c))
             }
+            Found::Signature(document) => Some(self.view.seal(&document)),
         }
     }
 }

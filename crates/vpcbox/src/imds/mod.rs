@@ -25,6 +25,8 @@ pub trait ImdsView: Send + Sync {
     fn instance(&self, id: &str) -> Option<ImdsInstance>;
     /// Credentials of the instance's role; `None` when it has no role.
     fn issue_credentials(&self, instance: &str) -> Option<ImdsCredentials>;
+    /// What shows others that an identity document came from this service.
+    fn seal(&self, document: &str) -> String;
 }
 
 /// An instance as its metadata service shows it.

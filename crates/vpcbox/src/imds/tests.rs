@@ -29,6 +29,9 @@ impl ImdsView for World {
             expiration: updated + Duration::from_secs(3600),
         })
     }
+    fn seal(&self, document: &str) -> String {
+        format!("sealed {} bytes", document.len())
+    }
 }
 
 const PRIMARY: [u8; 6] = [0x02, 0xab, 0, 0, 0, 1];
@@ -295,6 +298,8 @@ async fn the_identity_document_is_complete() {
     let imds = start();
     let body = imds.get("/latest/dynamic/instance-identity/document").await.body;
     let document: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let signature = imds.get("/latest/dynamic/instance-identity/signature").await.body;
+    assert_eq!(signature, format!("sealed {} bytes", body.len()), "of this very document");
     for (key, value) in [
         ("accountId", "111122223333"),
         ("availabilityZone", "us-west-2a"),

@@ -11,6 +11,8 @@ enum Node {
     Text(String),
     /// The credentials of the role: made when asked for, not with the tree.
     Credentials,
+    /// The signature of the identity document: made by who has the key.
+    Signature,
 }
 
 /// What is at a path.
@@ -18,6 +20,8 @@ enum Node {
 pub(super) enum Found {
     Text(String),
     Credentials,
+    /// Of this identity document.
+    Signature(String),
 }
 
 /// Levels whose listings name directories without a slash: `/` and `/latest`.
@@ -37,6 +41,7 @@ pub(super) fn find(instance: &ImdsInstance, path: &str) -> Option<Found> {
         // Also with a slash at the end: botocore asks for `placement/availability-zone/`, and gets it.
         Node::Text(text) => Some(Found::Text(text.clone())),
         Node::Credentials => Some(Found::Credentials),
+        Node::Signature => Some(Found::Signature(identity_document(instance))),
     }
 }
 
@@ -64,7 +69,7 @@ fn lines<T: ToString>(values: impl IntoIterator<Item = T>) -> Option<Node> {
 }
 
 fn root(instance: &ImdsInstance) -> Node {
-    let identity = dir([("document", text(identity_document(instance)))]);
+    let identity = dir([("document", text(identity_document(instance))), ("signature", Node::Signature)]);
     let latest =
         dir([("dynamic", dir([("instance-identity", identity)])), ("meta-data", meta_data(instance))]);
     dir([("latest", latest)])

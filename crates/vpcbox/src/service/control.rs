@@ -1,7 +1,10 @@
 //! The operator's side door: how the box stands (`GET /_vpcbox/status`), and its knobs (`GET`, `POST /_vpcbox/knobs`).
 
 use super::{Service, reply_with};
-use crate::knobs::{KnobError, Knobs};
+use crate::{
+    fabric::filter::Drops,
+    knobs::{KnobError, Knobs},
+};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
@@ -85,15 +88,19 @@ pub struct EniLine {
     pub subnet: String,
     /// Its addresses, the primary first.
     pub addresses: Vec<String>,
+    /// Names of its security groups.
+    pub groups: Vec<String>,
     /// Its description.
     pub description: String,
+    /// What its security groups and its source/destination check dropped; read from the kernel by `vpcbox status`, as root.
+    pub drops: Option<Drops>,
 }
 
 impl Service {
     /// What the world holds now.
     pub fn inventory(&self) -> Inventory {
         let inner = &mut *self.lock();
-        let knobs = inner.faults.knobs(&inner.world);
+        let knobs = inner.faults.knobs(&inner.world, &inner.ecs);
         let state = inner.world.current(Timestamp::now());
         let site = &state.site;
         let name =
@@ -140,7 +147,9 @@ impl Service {
                     device_index: e.attachment.as_ref().map(|a| a.device_index),
                     subnet: e.subnet.to_string(),
                     addresses: e.addresses().map(|a| a.to_string()).collect(),
+                    groups: e.groups.iter().filter_map(|g| Some(state.groups.get(g)?.name.clone())).collect(),
                     description: e.description.clone(),
+                    drops: None,
                 })
                 .collect(),
             knobs,
@@ -151,8 +160,8 @@ impl Service {
     pub fn turn(&self, knobs: &Knobs) -> Result<Knobs, KnobError> {
         let now = Timestamp::now();
         let inner = &mut *self.lock();
-        inner.faults.turn(&mut inner.world, knobs, now)?;
-        let turned = inner.faults.knobs(&inner.world);
+        inner.faults.turn(&mut inner.world, &mut inner.ecs, knobs, now)?;
+        let turned = inner.faults.knobs(&inner.world, &inner.ecs);
         self.changed.notify_one();
         Ok(turned)
     }

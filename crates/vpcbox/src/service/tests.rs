@@ -131,15 +131,73 @@ async fn every_reply_names_its_request_and_its_type() {
     assert!(String::from_utf8(body.to_vec()).unwrap().contains(&format!("<requestId>{id}</requestId>")));
 }
 
+async fn ecs(
+    service: &Service,
+    operation: &str,
+    input: &str,
+) -> Result<(StatusCode, serde_json::Value), ReplyLost> {
+    let mut request = request("POST", "/", input);
+    let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
+    request.headers_mut().insert(TARGET, HeaderValue::from_str(&target).unwrap());
+    let (status, body) = ask(service, request).await?;
+    Ok((status, serde_json::from_str(&body).unwrap()))
+}
+
 #[tokio::test]
-async fn the_json_apis_have_a_door_with_nobody_behind_it() {
-    let mut request = request("POST", "/", "{}");
-    request
-        .headers_mut()
-        .insert(TARGET, HeaderValue::from_static("AmazonEC2ContainerServiceV20141113.ListTasks"));
-    let (status, body) = ask(&service(true), request).await.unwrap();
-    assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert!(body.contains(r#""__type":"UnknownOperationException""#));
+async fn behind_the_json_door_is_ecs_and_nobody_else() {
+    let service = service(false);
+    let (status, reply) = ecs(&service, "CreateCluster", r#"{"clusterName":"demo"}"#).await.unwrap();
+    assert_eq!((status, reply["cluster"]["status"].as_str()), (StatusCode::OK, Some("ACTIVE")));
+    for (operation, input, code) in [
+        ("MakeCoffee", "{}", "UnknownOperationException"),
+        ("ListTasks", "{", "SerializationException"),
+        ("ListTasks", r#"{"cluster":1}"#, "SerializationException"),
+        ("ListTasks", r#"{"cluster":"other"}"#, "ClusterNotFoundException"),
+    ] {
+        let (status, reply) = ecs(&service, operation, input).await.unwrap();
+        assert_eq!((status, reply["__type"].as_str()), (StatusCode::BAD_REQUEST, Some(code)));
+    }
+    let (status, reply) = ecs(&self::service(true), "ListClusters", "{}").await.unwrap();
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert_eq!(reply["__type"], "MissingAuthenticationTokenException");
+}
+
+#[tokio::test]
+async fn faults_of_ecs_leave_ec2_alone_and_the_other_way_round() {
+    let service = service(false);
+    turn(&service, serde_json::json!({ "throttle": 1, "ecs": { "throttle": 1 } })).await;
+    let (_, reply) = ecs(&service, "ListClusters", "{}").await.unwrap();
+    assert_eq!(reply["__type"], "ThrottlingException");
+    assert_eq!(ecs(&service, "ListClusters", "{}").await.unwrap().0, StatusCode::OK);
+    assert_eq!(call(&service, DESCRIBE).await.unwrap().0, StatusCode::SERVICE_UNAVAILABLE);
+    let fail = serde_json::json!([{ "action": "ecs:*", "code": "ServerException" }]);
+    turn(&service, serde_json::json!({ "fail": fail, "lose_reply": [{ "action": "CreateCluster" }] })).await;
+    assert_eq!(call(&service, DESCRIBE).await.unwrap().0, StatusCode::OK);
+    let (status, reply) = ecs(&service, "ListClusters", "{}").await.unwrap();
+    assert_eq!((status, &reply["__type"]), (StatusCode::INTERNAL_SERVER_ERROR, &"ServerException".into()));
+    assert_eq!(ecs(&service, "CreateCluster", "{}").await, Err(ReplyLost));
+    let (_, reply) = ecs(&service, "ListClusters", "{}").await.unwrap();
+    assert_eq!(reply["clusterArns"].as_array().map(Vec::len), Some(1), "it was created all the same");
+}
+
+#[tokio::test]
+async fn an_outage_of_ecs_closes_connections_and_acts_on_nothing() {
+    let service = service(false);
+    turn(&service, serde_json::json!({ "ecs": { "outage": true } })).await;
+    assert_eq!(ecs(&service, "CreateCluster", "{}").await, Err(ReplyLost));
+    assert_eq!(call(&service, DESCRIBE).await.unwrap().0, StatusCode::OK);
+    turn(&service, serde_json::json!({ "ecs": { "outage": false } })).await;
+    let (_, reply) = ecs(&service, "ListClusters", "{}").await.unwrap();
+    assert_eq!(reply["clusterArns"], serde_json::json!([]));
+}
+
+#[test]
+fn an_identity_document_is_sealed_by_this_box_only() {
+    let (one, other) = (service(true), service(true));
+    let seal = one.seal("document");
+    assert!(one.lock().keys.is_sealed("document", &seal));
+    assert!(!one.lock().keys.is_sealed("another", &seal));
+    assert!(!other.lock().keys.is_sealed("document", &seal));
 }
 
 #[tokio::test]

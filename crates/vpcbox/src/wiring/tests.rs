@@ -11,6 +11,7 @@ struct Bench {
     plugged: Mutex<BTreeMap<String, Plug>>,
     failures: Mutex<u32>,
     forgotten: Mutex<BTreeSet<IpAddr>>,
+    filter: Mutex<Filter>,
 }
 
 impl Bench {
@@ -32,6 +33,7 @@ impl Bench {
 impl Hardware for Bench {
     async fn plug(&self, plug: Plug) -> Result<(), FabricError> {
         self.step()?;
+        assert!(self.filter.lock().unwrap().enis.contains_key(&plug.eni), "a link came before its filter");
         let old = self.plugged.lock().unwrap().insert(plug.eni.clone(), plug.clone());
         assert!(old.is_none_or(|old| old == plug), "an ENI was moved without being unplugged");
         Ok(())
@@ -40,6 +42,12 @@ impl Hardware for Bench {
     async fn unplug(&self, eni: &str) -> Result<(), FabricError> {
         self.step()?;
         self.plugged.lock().unwrap().remove(eni);
+        Ok(())
+    }
+
+    async fn filter(&self, filter: Filter) -> Result<(), FabricError> {
+        self.step()?;
+        *self.filter.lock().unwrap() = filter;
         Ok(())
     }
 
@@ -202,9 +210,19 @@ fn an_attachment_that_took_over_waits_for_the_old_link_to_go() {
     let addresses = BTreeSet::from([IpAddr::from([10, 0, 1, 7])]);
     let wanted = WantedLink { attachment: new.clone(), plug, addresses: addresses.clone() };
     let view = LinkView { wanted: [(eni.clone(), wanted.clone())].into(), ..LinkView::default() };
-    let done = |attachment, addresses| BTreeMap::from([(eni.clone(), Plugged { attachment, addresses })]);
+    let filter = Some(Filter::default());
+    let done = |attachment, addresses| {
+        let plugged = BTreeMap::from([(eni.clone(), Plugged { attachment, addresses })]);
+        Done { filter: filter.clone(), plugged }
+    };
+    let nothing = Done { filter: filter.clone(), plugged: BTreeMap::new() };
     assert_eq!(plan(&view, &done(old, addresses.clone())), [Op::Unplug(eni.clone())]);
-    assert_eq!(plan(&view, &BTreeMap::new()), [Op::Plug(eni.clone(), wanted.clone())]);
+    assert_eq!(plan(&view, &nothing), [Op::Plug(eni.clone(), wanted.clone())]);
+    assert_eq!(
+        plan(&view, &Done::default()),
+        [Op::Filter(view.filter.clone())],
+        "the link waits for its filter"
+    );
     assert_eq!(plan(&view, &done(new.clone(), BTreeSet::new())), [Op::Readdress(eni.clone(), wanted)]);
     assert_eq!(plan(&view, &done(new, addresses)), []);
 }

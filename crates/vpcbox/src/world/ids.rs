@@ -75,6 +75,9 @@ id!(
     /// A security group.
     GroupId, "sg-", "InvalidGroupId.Malformed", "InvalidGroup.NotFound", "security group");
 id!(
+    /// A rule of a security group.
+    RuleId, "sgr-", "InvalidSecurityGroupRuleId.Malformed", "InvalidSecurityGroupRuleId.NotFound", "security group rule ID");
+id!(
     /// A VPC.
     VpcId, "vpc-", "InvalidVpcId.Malformed", "InvalidVpcID.NotFound", "vpc ID");
 

@@ -46,7 +46,7 @@ impl World {
 
 fn interface(state: &State, eni: &Eni, device_number: u32) -> Option<ImdsInterface> {
     let subnet = state.site.subnets.get(&eni.subnet)?;
-    let groups = eni.groups.iter().filter_map(|g| state.site.groups.get(g));
+    let groups = eni.groups.iter().filter_map(|g| state.groups.get(g));
     Some(ImdsInterface {
         mac: eni.mac.0,
         device_number,

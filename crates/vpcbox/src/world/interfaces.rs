@@ -18,8 +18,6 @@ use std::{
 
 /// ENIs that the account may have: EC2's default quota per region, and what bounds the world's memory.
 pub const MAX_ENIS: usize = 5000;
-/// Groups that an ENI may be in: EC2's default quota.
-const MAX_GROUPS: usize = 5;
 /// Client tokens that are remembered. EC2 forgets them after a day; a test that makes more than this in a day has no use for
 /// the first.
 const MAX_TOKENS: usize = 20_000;
@@ -172,17 +170,6 @@ impl World {
         let mut all = params.ipv6.clone();
         all.append(&mut self.choose_ipv6(subnet, params.ipv6_count, &taken)?);
         Ok(all)
-    }
-
-    /// The groups of an ENI, each known; the default group when none is named.
-    fn check_groups(&self, groups: &[GroupId]) -> Result<Vec<GroupId>, Refusal> {
-        if let Some(unknown) = groups.iter().find(|g| !self.state.site.groups.contains_key(*g)) {
-            return Err(unknown.not_found());
-        }
-        if groups.len() > MAX_GROUPS {
-            return Err(Refusal::TooManyGroups);
-        }
-        Ok(if groups.is_empty() { vec![self.state.site.default_group.clone()] } else { groups.to_vec() })
     }
 
     /// DeleteNetworkInterface.

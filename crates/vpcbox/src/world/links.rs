@@ -1,12 +1,12 @@
 //! What the fabric should look like: which ENI's link belongs into which instance now, and when to ask again.
 
 use super::{
-    World,
+    World, filter,
     ids::{AttachmentId, EniId},
     refusal::Refusal,
     state::{LinkFate, Phase},
 };
-use crate::fabric::Plug;
+use crate::fabric::{Filter, Plug};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 use std::{
@@ -21,6 +21,8 @@ pub struct LinkView {
     pub wanted: BTreeMap<EniId, WantedLink>,
     /// Attachments that are ending and wait for [`World::link_gone`].
     pub leaving: Vec<(EniId, AttachmentId)>,
+    /// What attached ENIs may send and get, also those whose links are still to come.
+    pub filter: Filter,
     /// When a link is due next.
     pub next: Option<Timestamp>,
 }
@@ -41,8 +43,12 @@ impl World {
     pub fn links(&mut self, now: Timestamp) -> LinkView {
         self.state.settle(now);
         let mut view = LinkView::default();
+        let mut attached = Vec::new();
         for (id, eni) in &self.state.enis {
             let Some(attachment) = &eni.attachment else { continue };
+            if !matches!(attachment.phase, Phase::Detaching { .. }) {
+                attached.push(&**eni);
+            }
             match (attachment.phase, attachment.link) {
                 (Phase::Detaching { link_gone: false, .. }, _) => {
                     view.leaving.push((id.clone(), attachment.id.clone()));
@@ -63,6 +69,7 @@ impl World {
                 | (Phase::Detaching { link_gone: true, .. }, _) => {}
             }
         }
+        view.filter = filter::filter(&self.state, &attached);
         view
     }
 

@@ -14,6 +14,8 @@
 
 mod addresses;
 mod attach;
+mod filter;
+pub mod groups;
 pub mod ids;
 mod imds;
 pub use imds::AMI;
@@ -22,6 +24,7 @@ mod interfaces;
 mod links;
 mod private_ips;
 pub mod refusal;
+pub mod rules;
 mod start;
 pub mod state;
 mod tags;

@@ -2,7 +2,10 @@
 //!
 //! The HTTP side ([`crate::ec2`]) turns a refusal into XML; nothing here knows about HTTP.
 
-use super::ids::{AttachmentId, EniId, InstanceId, SubnetId};
+use super::{
+    groups::Terms,
+    ids::{AttachmentId, EniId, GroupId, InstanceId, SubnetId, VpcId},
+};
 use std::net::IpAddr;
 
 /// A rule of EC2 that a call would break. Nothing was changed.
@@ -124,6 +127,40 @@ pub enum Refusal {
     /// More groups than an ENI may be in.
     #[error("You have exceeded the number of security groups allowed per network interface.")]
     TooManyGroups,
+    /// A group of this name is there already.
+    #[error("The security group '{name}' already exists for VPC '{vpc}'")]
+    GroupExists {
+        /// The name.
+        name: String,
+        /// The VPC.
+        vpc: VpcId,
+    },
+    /// As many groups as the VPC may have.
+    #[error("The maximum number of security groups for VPC '{0}' has been reached.")]
+    GroupQuota(VpcId),
+    /// The VPC's own group stays.
+    #[error("the specified group: \"{id}\" name: \"{name}\" cannot be deleted by a user")]
+    DefaultGroup {
+        /// Its id.
+        id: GroupId,
+        /// Its name.
+        name: String,
+    },
+    /// Deleting a group that an ENI is in, or that a rule names.
+    #[error("resource {0} has a dependent object")]
+    GroupInUse(GroupId),
+    /// A rule that is there already.
+    #[error("the specified rule \"{0}\" already exists")]
+    RuleExists(Terms),
+    /// The same rule twice in a call.
+    #[error("The same permission must not appear multiple times")]
+    RuleTwice,
+    /// Revoking a rule that is not there.
+    #[error("The specified rule does not exist in this security group.")]
+    NoSuchRule,
+    /// More rules than a group may have.
+    #[error("The maximum number of rules per security group has been reached.")]
+    TooManyRules,
     /// More tags than a resource may have.
     #[error("The maximum number of Tags for a resource has been reached.")]
     TooManyTags,
@@ -149,6 +186,7 @@ impl Refusal {
             | Self::NotAssigned { .. }
             | Self::PrimaryAddress { .. }
             | Self::NoIpv6(_)
+            | Self::RuleTwice
             | Self::BadTag(_) => "InvalidParameterValue",
             Self::AttachmentLimit { .. } => "AttachmentLimitExceeded",
             Self::OtherZone => "InvalidParameterCombination",
@@ -160,6 +198,13 @@ impl Refusal {
             Self::TokenMismatch => "IdempotentParameterMismatch",
             Self::EniQuota(_) => "NetworkInterfaceLimitExceeded",
             Self::TooManyGroups => "SecurityGroupsPerInterfaceLimitExceeded",
+            Self::GroupExists { .. } => "InvalidGroup.Duplicate",
+            Self::GroupQuota(_) => "SecurityGroupLimitExceeded",
+            Self::DefaultGroup { .. } => "CannotDelete",
+            Self::GroupInUse(_) => "DependencyViolation",
+            Self::RuleExists(_) => "InvalidPermission.Duplicate",
+            Self::NoSuchRule => "InvalidPermission.NotFound",
+            Self::TooManyRules => "RulesPerSecurityGroupLimitExceeded",
             Self::TooManyTags => "TagLimitExceeded",
             Self::NotTaggable(_) => "InvalidID",
         }

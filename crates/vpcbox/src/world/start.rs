@@ -2,12 +2,16 @@
 
 use super::{
     World,
-    ids::{AttachmentId, EniId, GroupId, InstanceId, Mac, SubnetId, VpcId},
+    groups::{Direction, Group, Peer, Rule, Terms, everything_out},
+    ids::{AttachmentId, EniId, GroupId, InstanceId, Mac, RuleId, SubnetId, VpcId},
     refusal::Refusal,
-    state::{Attachment, Eni, Group, Instance, LinkFate, Phase, Site, State, Subnet, Tags, Vpc},
+    state::{Attachment, Eni, Instance, LinkFate, Phase, Site, State, Subnet, Tags, Vpc},
     types,
 };
-use crate::config::{Config, InstanceConfig, derive_id};
+use crate::{
+    config::{Config, InstanceConfig, SecurityGroupConfig, derive_id},
+    fabric::filter::{self, Allow, Traffic},
+};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::{
@@ -52,10 +56,12 @@ impl World {
     /// The world that `config` describes. Ids and addresses given out later follow from `seed`.
     pub fn new(config: &Config, seed: &str, now: Timestamp) -> Result<Self, StartError> {
         let site = site(config, now)?;
+        let groups = groups(config, &site)?;
         let mut world = Self {
             state: State {
                 site: Arc::new(site),
                 enis: BTreeMap::new(),
+                groups,
                 ipv4: BTreeMap::new(),
                 ipv6: BTreeMap::new(),
                 tags: static_tags(config),
@@ -149,13 +155,7 @@ fn site(config: &Config, now: Timestamp) -> Result<Site, StartError> {
         };
         subnets.insert(id, subnet);
     }
-    let mut groups = BTreeMap::new();
-    let mut default_group = None;
-    for g in &config.security_groups {
-        let id = GroupId::parse(&g.id).map_err(StartError::BadId)?;
-        default_group.get_or_insert_with(|| id.clone());
-        groups.insert(id.clone(), Group { id, name: g.name.clone() });
-    }
+    let default_group = config.security_groups.first().ok_or(StartError::NoGroup)?;
     let mut instances = BTreeMap::new();
     for i in &config.instances {
         let instance = instance(i, now)?;
@@ -170,10 +170,54 @@ fn site(config: &Config, now: Timestamp) -> Result<Site, StartError> {
             ipv6: config.vpc.ipv6,
         },
         subnets,
-        groups,
-        default_group: default_group.ok_or(StartError::NoGroup)?,
+        default_group: GroupId::parse(&default_group.id).map_err(StartError::BadId)?,
         instances,
     })
+}
+
+fn groups(config: &Config, site: &Site) -> Result<BTreeMap<GroupId, Arc<Group>>, StartError> {
+    let made = config.security_groups.iter().map(|config| {
+        let group = group(config, site).map_err(StartError::BadId)?;
+        Ok((group.id.clone(), Arc::new(group)))
+    });
+    made.collect()
+}
+
+/// A group as the file has it. Where it says nothing of a direction, it is as EC2 makes groups: everything goes out, nothing comes
+/// in, but for the default group's own members.
+fn group(config: &SecurityGroupConfig, site: &Site) -> Result<Group, Refusal> {
+    let id = GroupId::parse(&config.id)?;
+    let given = |rules: &[Allow]| rules.iter().map(terms).collect::<Result<Vec<_>, _>>();
+    let ingress = match &config.ingress {
+        Some(rules) => given(rules)?,
+        None if id == site.default_group => {
+            vec![Terms { traffic: Traffic::Any, peer: Peer::Group(id.clone()) }]
+        }
+        None => Vec::new(),
+    };
+    let egress = match &config.egress {
+        Some(rules) => given(rules)?,
+        None => everything_out(site.vpc.ipv6.is_some()),
+    };
+    let mut rules = BTreeMap::new();
+    for (direction, all) in [(Direction::Ingress, ingress), (Direction::Egress, egress)] {
+        for (number, terms) in all.into_iter().enumerate() {
+            // The same at every start, as the group's own id is.
+            let way = if direction == Direction::Ingress { "ingress" } else { "egress" };
+            let rule = RuleId::parse(&derive_id("sgr", &[&config.id, way, &number.to_string()]))?;
+            rules.insert(rule.clone(), Rule { id: rule, direction, terms, description: None });
+        }
+    }
+    Ok(Group { id, name: config.name.clone(), description: config.description.clone(), rules })
+}
+
+fn terms(allow: &Allow) -> Result<Terms, Refusal> {
+    let peer = match &allow.peer {
+        filter::Peer::V4(block) => Peer::V4(*block),
+        filter::Peer::V6(block) => Peer::V6(*block),
+        filter::Peer::Group(id) => Peer::Group(GroupId::parse(id)?),
+    };
+    Ok(Terms { traffic: allow.traffic, peer })
 }
 
 fn instance(config: &InstanceConfig, now: Timestamp) -> Result<Instance, StartError> {

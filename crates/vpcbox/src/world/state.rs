@@ -1,9 +1,10 @@
-//! What there is in the world: the fixed site (VPC, subnets, groups, instances) and what calls change (ENIs, tags).
+//! What there is in the world: the fixed site (VPC, subnets, instances) and what calls change (ENIs, security groups, tags).
 //!
 //! A [`State`] is a plain value that can be cloned cheaply; [`super::World`] owns the current one and keeps old ones for stale
 //! reads. `State::settle` lets time pass: it is the only place where an attachment changes its phase by itself.
 
 use super::{
+    groups::Group,
     ids::{AttachmentId, EniId, GroupId, InstanceId, Mac, SubnetId, VpcId},
     types::InstanceType,
 };
@@ -32,8 +33,6 @@ pub struct Site {
     pub vpc: Vpc,
     /// Its subnets.
     pub subnets: BTreeMap<SubnetId, Subnet>,
-    /// Its groups.
-    pub groups: BTreeMap<GroupId, Group>,
     /// The group that an ENI gets when none is named.
     pub default_group: GroupId,
     /// Its instances.
@@ -64,15 +63,6 @@ pub struct Subnet {
     pub ipv4: Ipv4Net,
     /// IPv6 block.
     pub ipv6: Option<Ipv6Net>,
-}
-
-/// A security group.
-#[derive(Debug, Clone)]
-pub struct Group {
-    /// Its id.
-    pub id: GroupId,
-    /// Its name.
-    pub name: String,
 }
 
 /// An instance; it always runs.
@@ -111,7 +101,7 @@ pub struct Eni {
     pub ipv4: Vec<Ipv4Addr>,
     /// IPv6 addresses.
     pub ipv6: Vec<Ipv6Addr>,
-    /// Whether packets that are not its own are dropped (recorded; the fabric does not filter yet).
+    /// Whether packets that are not its own are dropped.
     pub source_dest_check: bool,
     /// When it was created.
     pub created: Timestamp,
@@ -208,6 +198,8 @@ pub struct State {
     pub site: Arc<Site>,
     /// ENIs. Behind `Arc`, so that old states share what has not changed.
     pub enis: BTreeMap<EniId, Arc<Eni>>,
+    /// Security groups. Behind `Arc` for the same reason.
+    pub groups: BTreeMap<GroupId, Arc<Group>>,
     /// Who holds which IPv4 address. Subnets do not overlap, so one map serves all.
     pub ipv4: BTreeMap<Ipv4Addr, EniId>,
     /// Who holds which IPv6 address.

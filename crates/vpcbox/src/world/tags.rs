@@ -2,7 +2,7 @@
 
 use super::{
     World,
-    ids::{EniId, GroupId, InstanceId, SubnetId, VpcId},
+    ids::{EniId, GroupId, InstanceId, RuleId, SubnetId, VpcId},
     refusal::Refusal,
     state::{State, Tags},
 };
@@ -39,6 +39,7 @@ pub fn resource_type(id: &str) -> Option<&'static str> {
         ("eni-", "network-interface"),
         ("subnet-", "subnet"),
         ("sg-", "security-group"),
+        ("sgr-", "security-group-rule"),
         ("vpc-", "vpc"),
         ("i-", "instance"),
     ];
@@ -59,7 +60,11 @@ fn check_resource(state: &State, id: &str) -> Result<(), Refusal> {
         }
         Some("security-group") => {
             let id = GroupId::parse(id)?;
-            exists(state.site.groups.contains_key(&id), id.not_found())
+            exists(state.groups.contains_key(&id), id.not_found())
+        }
+        Some("security-group-rule") => {
+            let id = RuleId::parse(id)?;
+            exists(state.rule(&id).is_some(), id.not_found())
         }
         Some("vpc") => {
             let id = VpcId::parse(id)?;

@@ -67,6 +67,8 @@ name = "two"
 type = "t3.micro"
 subnet = "tiny"
 security_groups = ["default", "web"]
+[ecs]
+clusters = ["demo"]
 [delays]
 attach_ms = {delay_ms}
 detach_ms = {delay_ms}
@@ -241,7 +243,8 @@ pub(crate) fn http_post(endpoint: &str, path: &str, body: &str) -> String {
     reply.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
 }
 
-/// A Python with boto3, made under the target directory. Fails loudly when it cannot be: the wire is not tested without it.
+/// A Python with boto3 and awscli, made under the target directory. Fails loudly when it cannot be: the wire is not tested
+/// without them.
 pub(crate) fn python() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let venv = target.join("venv-aws");
@@ -249,11 +252,11 @@ pub(crate) fn python() -> PathBuf {
     // Test programs run side by side; one of them installs.
     let lock = File::create(target.join("venv-aws.lock")).unwrap();
     lock.lock().unwrap();
-    let has_boto3 = |python: &Path| {
-        let check = Command::new(python).args(["-c", "import boto3"]).stderr(Stdio::null()).status();
+    let has_clients = |python: &Path| {
+        let check = Command::new(python).args(["-c", "import boto3, awscli"]).stderr(Stdio::null()).status();
         check.is_ok_and(|status| status.success())
     };
-    if !has_boto3(&python) {
+    if !has_clients(&python) {
         run(Command::new("python3").args(["-m", "venv"]).arg(&venv));
         // An exact version: a new service model must not turn a good build red.
         run(Command::new(venv.join("bin/pip")).args([
@@ -261,8 +264,10 @@ pub(crate) fn python() -> PathBuf {
             "--quiet",
             "boto3==1.44.5",
             "botocore==1.44.5",
+            // The one that asks for exactly this botocore.
+            "awscli==1.46.3",
         ]));
-        assert!(has_boto3(&python), "boto3 was installed and cannot be imported");
+        assert!(has_clients(&python), "the clients were installed and cannot be imported");
     }
     python
 }

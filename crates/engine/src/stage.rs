@@ -60,6 +60,25 @@ pub(crate) enum Remains {
     Gone,
 }
 
+/// Why a task is to stop. The code is absent when ECS has no word for it (a running task that lost its slot).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StopWish {
+    pub(crate) reason: String,
+    pub(crate) code: Option<StopCode>,
+}
+
+/// When what happened; recorded as it is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Times {
+    pub(crate) pull_started_at: Option<Timestamp>,
+    pub(crate) pull_stopped_at: Option<Timestamp>,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) execution_stopped_at: Option<Timestamp>,
+    /// How long the lease took; a slot that was taken over after a restart does not count.
+    #[serde(default)]
+    pub(crate) lease_micros: Option<u64>,
+}
+
 impl End {
     pub(crate) fn at(&self) -> Timestamp {
         match self {

@@ -1,48 +1,53 @@
-//! What the API answers: the snapshots in the words of `aws ecs describe-tasks` where it has words for them. The CLI reads the same types.
+//! Tasks as operators see them: what the engine knows, and around it what the pool, the pulls and the outbox know of the same task.
 
-use crate::Admin;
+use crate::Backend;
 use berth_types::{
     Timestamp,
-    eni::{EniSnapshot, EniView, InstanceFacts, PoolView, SlotView},
+    cluster::{ReportsSnapshot, WaitingReports},
+    eni::{EniSnapshot, SlotFacts, WaitingLease},
     ids::{ContainerId, EniId, MacAddr, SlotId, SubnetId, TaskArn},
-    task::{ContainerSnapshot, StopCode, TaskSnapshot, TaskStatus},
+    image::{PullView, PullsSnapshot},
+    task::{ContainerSnapshot, ContainerStatus, Origin, StopCode, TaskSnapshot, TaskStatus},
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
 
-/// `GET /v1/instance`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct InstanceView {
-    /// What EC2 says.
-    pub instance: InstanceFacts,
-    /// As configured.
-    pub cluster: String,
-    /// Version of the agent.
-    pub agent_version: String,
-    /// When the agent started.
-    pub started_at: Timestamp,
-    /// Tasks that are not stopped.
-    pub running_tasks: usize,
-    /// All tasks, stopped ones included.
-    pub tasks: usize,
+/// What others know of tasks, at one moment.
+#[derive(Debug)]
+pub(crate) struct Around<'a> {
+    waiting: BTreeMap<&'a TaskArn, &'a WaitingLease>,
+    reports: BTreeMap<&'a TaskArn, &'a WaitingReports>,
+    pulls: &'a PullsSnapshot,
+    backend: &'a dyn Backend,
 }
 
-/// `GET /v1/health`: 200 when `healthy`, else 503.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HealthView {
-    /// No problem at all.
-    pub healthy: bool,
-    /// What was found at start has been taken over.
-    pub recovered: bool,
-    /// containerd answers.
-    pub runtime: bool,
-    /// What is wrong, for people.
-    pub problems: Vec<String>,
+impl<'a> Around<'a> {
+    pub(crate) fn new(
+        enis: &'a EniSnapshot,
+        reports: &'a ReportsSnapshot,
+        pulls: &'a PullsSnapshot,
+        backend: &'a dyn Backend,
+    ) -> Self {
+        Self {
+            waiting: enis.pool.waiting.iter().map(|w| (&w.task, w)).collect(),
+            reports: reports.waiting.iter().map(|w| (&w.task, w)).collect(),
+            pulls,
+            backend,
+        }
+    }
+
+    /// The pull that brings the image a container was written with.
+    fn pull(&self, image: &str) -> Option<PullView> {
+        if self.pulls.active.is_empty() {
+            return None;
+        }
+        let full = self.backend.full_reference(image);
+        self.pulls.active.iter().find(|pull| pull.reference == full).cloned()
+    }
 }
 
 /// `GET /v1/tasks`.
@@ -67,6 +72,12 @@ pub struct TaskView {
     pub desired_status: String,
     /// `family:NAME` or `service:NAME`.
     pub group: Option<String>,
+    /// Who asked for it.
+    #[serde(default)]
+    pub origin: OriginView,
+    /// Of a task of the control plane: what it has not heard yet. `None` when it has heard everything.
+    #[serde(default)]
+    pub reports: Option<ReportsView>,
     /// What it waits for, for people.
     pub waiting: Option<String>,
     /// Why it stopped, for people.
@@ -95,6 +106,34 @@ pub struct TaskView {
     pub containers: Vec<ContainerView>,
     /// Counts changes.
     pub version: u64,
+}
+
+/// Who asked for a task.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE", rename_all_fields = "camelCase", tag = "by")]
+pub enum OriginView {
+    /// An operator, through this API.
+    #[default]
+    Operator,
+    /// The control plane.
+    ControlPlane {
+        /// The ENI attachment that it made for the task.
+        attachment_arn: Option<String>,
+    },
+}
+
+/// Reports of a task that wait for the control plane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportsView {
+    /// How many.
+    pub waiting: usize,
+    /// Since when the oldest waits.
+    pub since: Timestamp,
+    /// How often it was sent in vain.
+    pub attempts: u32,
+    /// What the control plane said to that, or why it said nothing.
+    pub problem: Option<String>,
 }
 
 /// A task's ENI and namespace.
@@ -151,69 +190,16 @@ pub struct ContainerView {
     pub log_path: Option<PathBuf>,
     /// Path of its metadata on 169.254.170.2.
     pub metadata_path: String,
-}
-
-/// `POST /v1/tasks`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RunView {
-    /// The task that was taken.
-    pub task: TaskArn,
-}
-
-/// `GET /v1/enis`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EniList {
-    /// All ENIs of the pool.
-    pub enis: Vec<EniView>,
-}
-
-/// `GET /v1/slots`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotList {
-    /// All finished slots.
-    pub slots: Vec<SlotView>,
-}
-
-/// `GET /v1/pool` and the answer to `PUT /v1/pool`.
-pub type Pool = PoolView;
-
-/// `PUT /v1/pool`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ResizeRequest {
-    /// Slots to keep ready.
-    pub warm: Option<u32>,
-    /// ENIs that the pool may hold.
-    pub max: Option<u32>,
-}
-
-/// `GET /v1/tasks/ID/logs`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogView {
-    /// Oldest first.
-    pub lines: Vec<LogLine>,
-}
-
-/// One line of a container's output.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogLine {
-    /// When it was read.
-    pub time: Timestamp,
-    /// `stdout` or `stderr`.
-    pub stream: String,
-    /// The text with its line end.
-    pub log: String,
-    /// Which container.
-    pub container: String,
+    /// The pull of its image, while it is under way.
+    #[serde(default)]
+    pub pull: Option<PullView>,
 }
 
 impl TaskView {
     /// The task as operators see it. What it waits for is known best by the pool, if it is a slot.
-    pub fn new(task: &TaskSnapshot, enis: &EniSnapshot) -> Self {
+    pub(crate) fn new(task: &TaskSnapshot, around: &Around<'_>) -> Self {
         let spec = &task.spec;
-        let slot =
-            enis.pool.waiting.iter().find(|w| w.task == spec.arn).map(|w| format!("a slot: {}", w.reason));
+        let slot = around.waiting.get(&spec.arn).map(|w| format!("a slot: {}", w.reason));
         let launch =
             task.started_at.and_then(|at| u64::try_from(at.duration_since(spec.created_at).as_micros()).ok());
         Self {
@@ -222,6 +208,8 @@ impl TaskView {
             last_status: task.last_status().into(),
             desired_status: if task.desired == TaskStatus::Stopped { "STOPPED" } else { "RUNNING" }.into(),
             group: spec.group.clone(),
+            origin: OriginView::new(&spec.origin),
+            reports: around.reports.get(&spec.arn).map(|waiting| ReportsView::new(waiting)),
             waiting: slot.or_else(|| task.waiting.clone()),
             stopped_reason: task.stopped_reason.clone(),
             stop_code: task.stop_code,
@@ -233,25 +221,52 @@ impl TaskView {
             stopped_at: task.stopped_at,
             lease_micros: task.lease_micros,
             launch_micros: launch,
-            network: task.lease.as_ref().map(|lease| NetworkView {
-                slot: lease.slot.clone(),
-                eni: lease.eni.clone(),
-                mac: lease.mac,
-                subnet: lease.subnet.clone(),
-                ipv4: lease.ipv4.clone(),
-                ipv6: lease.ipv6.clone(),
-                netns_path: lease.netns_path.clone(),
-                private_dns_name: lease.private_dns_name.clone(),
-            }),
-            containers: task.containers.iter().map(|c| ContainerView::new(task, c)).collect(),
+            network: task.lease.as_deref().map(NetworkView::new),
+            containers: task.containers.iter().map(|c| ContainerView::new(task, c, around)).collect(),
             version: task.version,
         }
     }
 }
 
+impl OriginView {
+    fn new(origin: &Origin) -> Self {
+        match origin {
+            Origin::Operator => Self::Operator,
+            Origin::ControlPlane { attachment } => Self::ControlPlane { attachment_arn: attachment.clone() },
+        }
+    }
+}
+
+impl ReportsView {
+    fn new(waiting: &WaitingReports) -> Self {
+        Self {
+            waiting: waiting.reports,
+            since: waiting.since,
+            attempts: waiting.attempts,
+            problem: waiting.problem.clone(),
+        }
+    }
+}
+
+impl NetworkView {
+    fn new(lease: &SlotFacts) -> Self {
+        Self {
+            slot: lease.slot.clone(),
+            eni: lease.eni.clone(),
+            mac: lease.mac,
+            subnet: lease.subnet.clone(),
+            ipv4: lease.ipv4.clone(),
+            ipv6: lease.ipv6.clone(),
+            netns_path: lease.netns_path.clone(),
+            private_dns_name: lease.private_dns_name.clone(),
+        }
+    }
+}
+
 impl ContainerView {
-    fn new(task: &TaskSnapshot, container: &ContainerSnapshot) -> Self {
+    fn new(task: &TaskSnapshot, container: &ContainerSnapshot, around: &Around<'_>) -> Self {
         let spec = task.spec.containers.get(container.index);
+        let on_its_way = task.desired != TaskStatus::Stopped && container.known < ContainerStatus::Pulled;
         Self {
             name: container.name.clone(),
             runtime_id: container.id.clone(),
@@ -267,29 +282,7 @@ impl ContainerView {
             finished_at: container.finished_at,
             log_path: container.log_path.clone(),
             metadata_path: spec.map(|s| format!("/v4/{}", s.endpoint_id)).unwrap_or_default(),
-        }
-    }
-}
-
-impl HealthView {
-    /// How the node is.
-    pub(crate) fn new(admin: &Admin) -> Self {
-        let (engine, enis) = (admin.engine.borrow(), admin.enis.borrow());
-        let mut problems = enis.pool.problems.clone();
-        if !engine.runtime_ok {
-            problems.push("containerd does not answer".into());
-        }
-        if !(engine.recovered && enis.recovered) {
-            problems.push("still taking over what was found at start".into());
-        }
-        for waiting in &enis.pool.waiting {
-            problems.push(format!("task {} waits for a slot: {}", waiting.task.id(), waiting.reason));
-        }
-        Self {
-            healthy: problems.is_empty(),
-            recovered: engine.recovered && enis.recovered,
-            runtime: engine.runtime_ok,
-            problems,
+            pull: spec.filter(|_| on_its_way).and_then(|s| around.pull(&s.image)),
         }
     }
 }
