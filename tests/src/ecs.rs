@@ -121,7 +121,7 @@ fn started(answer: &Value) -> Result<String> {
 /// The agent's ARN in the cluster, as it says itself once it is registered.
 pub fn container_instance(agent: &Agent) -> Result<String> {
     eventually("the registration", PATIENCE, || {
-        let cluster = agent.json(&["cluster"])?;
+        let cluster = &agent.json(&["status"])?["cluster"];
         match cluster["containerInstanceArn"].as_str() {
             Some(arn) => Ok(Some(arn.to_owned())),
             None => bail!("it says {cluster}"),

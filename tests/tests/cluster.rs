@@ -160,8 +160,8 @@ fn what_happened_in_an_outage_of_ecs_is_told_in_order_when_it_is_over() {
     agent.start().unwrap();
     let waiting = agent
         .wait("its reports to wait", |a| {
-            let cluster = a.json(&["cluster"])?;
-            let waiting = cluster["reports"]["waiting"].as_array().cloned().unwrap_or_default();
+            let status = a.json(&["status"])?;
+            let waiting = status["cluster"]["reports"].as_array().cloned().unwrap_or_default();
             Ok(waiting
                 .iter()
                 .find(|w| w["task"] == second.as_str() && w["attempts"].as_u64() > Some(0))

@@ -280,7 +280,7 @@ fn lives(agent: &mut Agent, admin: &Aws) {
     assert_eq!(running["network"]["ipv4"][0], eni["PrivateIpAddress"], "{running}");
     let reports = agent
         .wait("its reports to be kept", |a| {
-            let waiting = a.json(&["cluster"])?["reports"]["waiting"].clone();
+            let waiting = a.json(&["status"])?["cluster"]["reports"].clone();
             Ok(waiting.as_array().and_then(|w| {
                 w.iter().find(|w| w["task"] == task.as_str() && w["problem"].is_string()).cloned()
             }))

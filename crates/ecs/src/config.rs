@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 pub type Clock = fn() -> Timestamp;
 
 /// The most polling calls in a minute, unless configured otherwise. ECS gives an account about 20 reads a second in each region,
-/// shared by its whole fleet and its operators: at 100 a minute a busy node takes a twelfth of that, an idle one a hundredth.
+/// shared by its whole fleet and its operators: at 100 a minute a busy node takes a twelfth of that, an idle one a hundredth. The second
+/// attempt that the SDK makes when a connection broke is not counted.
 pub const POLLS_PER_MINUTE: u32 = 100;
 
 /// TCP ports that the official agent keeps from tasks: ssh, Docker's two, introspection, metadata.

@@ -19,7 +19,7 @@ pub(crate) trait ControlPlane: Send + Sync + 'static {
     /// ListTasks of this container instance with desired status RUNNING, all pages.
     async fn list_tasks(&self, instance: &str) -> Result<Vec<TaskArn>, EcsError>;
     /// ListTasks of this container instance with desired status STOPPED, all pages: those that stopped lately, and those that are to
-    /// stop though nobody here has ever heard of them.
+    /// stop though nobody here has ever heard of them. Answered by the real one; to a fake that stops nothing there is nothing to say.
     async fn list_stopped(&self, _instance: &str) -> Result<Vec<TaskArn>, EcsError> {
         Ok(Vec::new())
     }

@@ -12,20 +12,18 @@
 use crate::{
     backoff::{Now, Retry},
     config::EngineConfig,
-    machine::{Act, Notice, Recovery, World},
-    ops::{self, Op, OpError, Outcome},
-    plan,
+    door::{Deps, EngineHandle, REMOVAL_QUEUE, Removal},
+    machine::{Notice, Recovery, World, recover},
+    op::{Act, Op, OpError, Outcome},
+    ops, plan,
     records::TaskRecord,
-    recover, snapshot,
+    snapshot,
 };
 use berth_types::{
     Chain,
     assignment::{ASSIGNMENT_QUEUE, Assignment, AssignmentError},
-    cluster::ReportsSnapshot,
-    eni::EniSnapshot,
     ids::TaskArn,
-    lease::LeaseHandle,
-    ports::{ContainerEvent, Containers, Durability, Journal, Table},
+    ports::{ContainerEvent, Durability, Table},
     task::{EngineSnapshot, TaskSnapshot},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

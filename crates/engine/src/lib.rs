@@ -10,25 +10,27 @@
 //!
 //! One loop ([`engine`]) owns the state ([`machine`]): tasks and containers as enums that move forward only. What is to be done
 //! follows from the state and the time alone ([`plan`]), so a lost or doubled event costs latency and a restart is the ordinary
-//! path: [`recover`] turns the journal and the runtime's list into the same state, and the same planner goes on from there.
+//! path: [`machine::recover`] turns the journal and the runtime's list into the same state, and the same planner goes on from there.
 //! [`names`] and [`volumes`] derive every outside name from the task, so that an act that was cut off is found again.
 
 mod backoff;
 mod config;
-mod depends;
+mod door;
 mod engine;
 mod machine;
 mod names;
+mod op;
 mod ops;
 mod plan;
 mod reasons;
 mod records;
-mod recover;
 mod snapshot;
+mod stage;
 mod volumes;
 
 pub use config::{Clock, EngineConfig, MAX_STOPPED, MAX_TASKS};
-pub use engine::{Deps, Engine, EngineHandle, RemoveError};
+pub use door::{Deps, EngineHandle, RemoveError};
+pub use engine::Engine;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,9 @@ use berth_types::{
     Class, Timestamp,
     ids::{ContainerId, SlotId, TaskArn},
     lease::{Lease, LeaseError, LeaseNeeds},
-    ports::{ContainerError, CreateContainer, Durability, ImageFacts, JournalError, ObservedContainer, Signal},
+    ports::{
+        ContainerError, CreateContainer, Durability, ImageFacts, JournalError, ObservedContainer, Signal,
+    },
 };
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 

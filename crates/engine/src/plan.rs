@@ -13,11 +13,14 @@
 use crate::{
     backoff::{Now, Retry, Tick},
     config::EngineConfig,
-    depends::{self, Gate},
-    machine::{Act, Life, Look, Recovery, Remains, Rest, Slot, Stage, Task, World},
+    machine::{
+        Container, Life, Look, Recovery, Rest, Slot, Task, World,
+        depends::{self, Gate},
+    },
     names,
-    ops::{Op, Work},
+    op::{Act, Op, Work},
     records::TaskRecord,
+    stage::{End, Remains, Stage},
     volumes,
 };
 use berth_types::ports::{Durability, Signal};
@@ -282,11 +285,8 @@ impl Planner<'_> {
     /// A call that failed may have left a container, or even a process, behind in a task that goes on.
     fn remove_failed(&mut self, task: &Task) {
         for (index, container) in task.containers.iter().enumerate() {
-            if let Stage::Ended {
-                end: crate::machine::End::Failed { code: None, .. },
-                remains: Remains::Maybe,
-                ..
-            } = container.stage
+            if let Stage::Ended { end: End::Failed { code: None, .. }, remains: Remains::Maybe, .. } =
+                container.stage
             {
                 self.push(task, Act::Remove(index), || Work::Remove { id: container.id.clone() });
             }
@@ -316,10 +316,10 @@ impl Planner<'_> {
     }
 
     /// Removes containers, those that never ran first: whoever finds the rest without a journal sees that the task is over
-    /// (`recover::from_containers`).
+    /// (`machine::recover`).
     fn remove(&mut self, task: &Task) {
         let left = |ran: bool| {
-            move |(index, container): (usize, &crate::machine::Container)| match &container.stage {
+            move |(index, container): (usize, &Container)| match &container.stage {
                 Stage::Ended { past, remains: Remains::Maybe, .. } if past.started_at.is_some() == ran => {
                     Some((index, container.id.clone()))
                 }

@@ -1,7 +1,7 @@
 //! The engine's records: one for each task in the journal, and the same with each container, so that a lost journal can be
 //! rebuilt from the runtime. Both carry a version; a version that is no longer written keeps its decoder here.
 
-use crate::machine::{Goal, Life, Rest, Slot, Stage, StopWish, Task, Times};
+use crate::stage::{Stage, StopWish, Times};
 use berth_types::{
     Timestamp,
     ids::SlotId,

@@ -2,9 +2,13 @@
 
 use crate::{
     config::EngineConfig,
-    depends::{self, Gate},
-    machine::{Container, End, Goal, Life, Recovery, Slot, Stage, Task, World, lease_of},
+    machine::{
+        Container, Goal, Life, Recovery, Slot, Task, World,
+        depends::{self, Gate},
+        lease_of,
+    },
     names,
+    stage::{End, Stage},
 };
 use berth_types::task::{ContainerSnapshot, ContainerStatus, TaskSnapshot, TaskStatus};
 use std::{collections::BTreeMap, sync::Arc};

@@ -4,7 +4,11 @@
 //! This is also the form in which containers are recorded (version 1): a changed variant is a new version in `records`.
 
 use crate::reasons;
-use berth_types::{Timestamp, ports::ImageFacts, task::ContainerStatus};
+use berth_types::{
+    Timestamp,
+    ports::ImageFacts,
+    task::{ContainerStatus, StopCode},
+};
 use serde::{Deserialize, Serialize};
 
 /// Where a container is.

@@ -93,10 +93,11 @@ impl Queue {
             place <= sent || !new.kind.overtakes(old.kind)
         });
         let unsent_batch = self.0.len() > sent && new.kind == Kind::Containers;
-        if unsent_batch && self.0.back().is_some_and(|last| last.kind == Kind::Containers) {
-            if let (Some(old), News::Task(news)) = (self.0.pop_back(), &mut new.report.news) {
-                merge(old.report, news);
-            }
+        if unsent_batch
+            && let Some(old) = self.0.pop_back_if(|last| last.kind == Kind::Containers)
+            && let News::Task(news) = &mut new.report.news
+        {
+            merge(old.report, news);
         }
         if self.0.len() >= MAX_QUEUE {
             let dispensable = (sent..self.0.len()).find(|i| self.0[*i].kind.is_intermediate());

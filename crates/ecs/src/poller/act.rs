@@ -35,9 +35,22 @@ pub(crate) trait Refuse: Send + Sync {
 
 /// What is to be done about one task, everything at hand.
 pub(super) enum Act {
-    Run(Box<TaskSpec>),
-    Stop { task: TaskArn, reason: String, code: StopCode },
-    Refuse { task: TaskArn, reason: String, containers: Vec<String>, shown: bool },
+    Run {
+        spec: Box<TaskSpec>,
+        /// From the task's creation to this poll, for people.
+        waited_ms: Option<i64>,
+    },
+    Stop {
+        task: TaskArn,
+        reason: String,
+        code: StopCode,
+    },
+    Refuse {
+        task: TaskArn,
+        reason: String,
+        containers: Vec<String>,
+        shown: bool,
+    },
 }
 
 /// What came of that.
@@ -52,7 +65,6 @@ pub(super) enum Acted {
 /// A task that the control plane has stopped already: it waits for somebody to say that it has stopped.
 pub(super) fn never_started(described: DescribedTask) -> Act {
     let DescribedTask { arn: task, stopped_reason, containers, .. } = described;
-    info!(%task, "task was stopped before it began");
     let reason = stopped_reason.unwrap_or_else(|| {
         format!(
             "TaskStoppedBeforePullBeginError: Task stopped before image pull could begin for task: {task}"
@@ -64,18 +76,24 @@ pub(super) fn never_started(described: DescribedTask) -> Act {
 impl Doors {
     pub(super) async fn act(&self, act: Act, cluster: &str) -> Acted {
         match act {
-            Act::Run(spec) => {
-                let task = spec.arn.clone();
+            Act::Run { spec, waited_ms } => {
+                let (task, family, revision) = (spec.arn.clone(), spec.family.clone(), spec.revision.clone());
                 match self.assign(|reply| Assignment::Run { spec, reply }).await {
-                    Ok(()) => Acted::Settled(task),
+                    Ok(()) => {
+                        info!(%task, family, revision, waited_ms, "task taken");
+                        Acted::Settled(task)
+                    }
                     Err(problem) => Acted::NotNow(format!("{task} waits: {problem}")),
                 }
             }
             Act::Stop { task, reason, code } => {
-                info!(%task, reason, "the control plane stops a task");
+                let told = reason.clone();
                 let stop = |reply| Assignment::Stop { task: task.clone(), reason, code, reply };
                 match self.assign(stop).await {
-                    Ok(()) => Acted::Stopping,
+                    Ok(()) => {
+                        info!(%task, reason = told, "the control plane stops a task");
+                        Acted::Stopping
+                    }
                     Err(problem) => Acted::NotNow(format!("{task} is not stopped yet: {problem}")),
                 }
             }

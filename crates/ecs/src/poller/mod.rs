@@ -49,7 +49,7 @@ pub(crate) use act::Refuse;
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Between looks at tasks that were stopped before this node ever saw them.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-/// A container instance that is said not to exist is looked at again after this before it is believed.
+/// A container instance that is said not to exist, or of which nothing is said, is looked at again after this.
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(10);
 /// After polls that got no answer.
 const PASSING: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
@@ -261,7 +261,10 @@ impl Poller {
         self.look_at = self.now() + LOOK_INTERVAL;
         let status = match looked {
             Ok(status) => status,
-            Err(error) if error.class() == Class::Retry => return Err(error),
+            Err(error) if error.class() == Class::Retry => {
+                self.look_at = self.now() + UNKNOWN_PAUSE;
+                return Err(error);
+            }
             Err(error) => {
                 let problem = Chain(&error).to_string();
                 if self.blind.as_ref() != Some(&problem) {
@@ -375,10 +378,7 @@ impl Poller {
             .and_then(|definition| translate::translate(&described, definition, &self.cluster, now));
         let waited_ms = described.created_at.map(|at| now.as_millisecond() - at.as_millisecond());
         match translated {
-            Ok(spec) => {
-                info!(task = %spec.arn, family = spec.family, revision = spec.revision, waited_ms, "task found");
-                Act::Run(Box::new(spec))
-            }
+            Ok(spec) => Act::Run { spec: Box::new(spec), waited_ms },
             Err(reason) => {
                 let DescribedTask { arn: task, containers, .. } = described;
                 Act::Refuse { task, reason, containers, shown: true }

@@ -2,9 +2,10 @@
 //!
 //! Edges are looked at anew after every event, so a dependant starts as soon as the condition holds: nothing is polled.
 
+use super::Container;
 use crate::{
     backoff::Tick,
-    machine::{Container, End, Stage},
+    stage::{End, Stage},
 };
 use berth_types::task::{ContainerSpec, DependsCondition};
 

@@ -1,11 +1,12 @@
 //! What a failed act means: whether it is tried again, and what becomes of the container and the task if it is not.
 
-use super::{Act, Remains, Slot, Task};
+use super::{Slot, Task};
 use crate::{
     backoff::Now,
     config::Rules,
-    ops::OpError,
+    op::{Act, OpError},
     reasons::{self, Step},
+    stage::Remains,
 };
 use berth_types::{Chain, Class, lease::LeaseError, ports::ContainerError, task::StopCode};
 

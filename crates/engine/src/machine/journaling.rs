@@ -3,7 +3,7 @@
 use super::{Notice, Slot, Task, World};
 use crate::{
     backoff::{Now, Retry},
-    ops::OpError,
+    op::OpError,
 };
 use berth_types::{Chain, ids::TaskArn, ports::Durability};
 use std::collections::BTreeSet;

@@ -1,11 +1,11 @@
 //! How a look at all containers is taken over: the same way at the start and after every lost connection.
 
-use super::{Act, End, Look, Recovery, Remains, Stage, Stray, Task, World};
+use super::{Look, Recovery, Stray, Task, World, recover};
 use crate::{
     backoff::{Now, Retry},
     config::Rules,
-    ops::OpError,
-    recover,
+    op::{Act, OpError},
+    stage::{End, Remains, Stage},
 };
 use berth_types::{
     Chain,

@@ -4,23 +4,24 @@
 //! [`World::hint`] an event of the runtime, and the `admit`, `request_*` methods take assignments. [`crate::plan`] reads the world
 //! and says what is to be done; [`World::begin`] notes what of it is under way.
 
+pub(crate) mod depends;
 mod failures;
 mod journaling;
 mod listing;
+mod recording;
+pub(crate) mod recover;
 mod report;
-mod stage;
 mod task;
 
-pub(crate) use stage::{End, Remains, Stage};
-pub(crate) use task::{Act, Container, Goal, Life, Rest, Slot, StopWish, Task, Times};
+pub(crate) use task::{Container, Goal, Life, Rest, Slot, Task};
 
 use crate::{
     backoff::{Now, Retry, Tick},
     config::{MAX_STOPPED, Rules},
-    depends,
-    engine::RemoveError,
-    ops::{Op, OpError, Outcome},
+    door::RemoveError,
+    op::{Act, Done, Op, OpError, Outcome},
     reasons,
+    stage::{Stage, StopWish},
 };
 use berth_types::{
     Chain,
@@ -329,8 +330,7 @@ impl World {
         self.changed.insert(arn.clone());
     }
 
-    fn of_task(&mut self, arn: &TaskArn, act: Act, result: Result<crate::ops::Done, OpError>, now: Now) {
-        use crate::ops::Done;
+    fn of_task(&mut self, arn: &TaskArn, act: Act, result: Result<Done, OpError>, now: Now) {
         if let Err(OpError::Runtime(ContainerError { kind: ContainerErrorKind::Unavailable(why), .. })) =
             &result
         {

@@ -1,11 +1,12 @@
 //! From records to tasks: what a former life of the agent has left in the journal and with the containers. Pure; the rest of the
 //! recovery is the ordinary look at all containers (`machine::listing`) and the ordinary planner.
 
+use super::{Goal, Life, Rest, Slot, Task};
 use crate::{
     backoff::Now,
     config::Rules,
-    machine::{End, Goal, Life, Remains, Rest, Slot, Stage, Task},
     records::{Left, RecordError, TaskRecord},
+    stage::{End, Remains, Stage},
 };
 use berth_types::{
     Chain,

@@ -1,12 +1,13 @@
 //! One task: its goal, its slot, its containers, and what is left to do after its end. Pure: every method is an event that the
 //! task takes, followed by [`Task::settle`], which draws the conclusions that need no act.
 
-use super::stage::{End, Remains, Stage};
+use super::depends::{self, Gate};
 use crate::{
     backoff::{Now, Retry, Tick},
     config::Rules,
-    depends::{self, Gate},
+    op::Act,
     reasons,
+    stage::{End, Remains, Stage, StopWish, Times},
 };
 use berth_types::{
     Timestamp,
@@ -14,7 +15,6 @@ use berth_types::{
     lease::Lease,
     task::{ContainerSpec, ContainerStatus, StopCode, TaskSpec, TaskStatus},
 };
-use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::{
-    ops::{Done, Work},
+    op::Work,
     plan,
+    stage::End,
     tests::fixtures::{arn, at, config, container, doing, rules, side, task},
 };
 use berth_types::{

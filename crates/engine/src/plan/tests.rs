@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::{
-    machine::{Goal, StopWish},
-    ops::Outcome,
+    machine::Goal,
+    op::Outcome,
+    stage::StopWish,
     tests::fixtures::{after, arn, at, config, container, rules, task},
 };
 use berth_types::{

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    machine::{Goal, Stage},
+    machine::{Goal, Slot, Task},
     tests::fixtures::{at, container, task},
 };
 use berth_types::{ports::ImageFacts, task::StopCode};

@@ -242,3 +242,21 @@ async fn a_shutdown_does_not_wait_for_slots_and_fails_nobody() {
     node.start_again();
     node.until_running(&arn("t1")).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_could_not_be_recorded_and_came_again_survives_a_restart() {
+    let mut node = Node::start(2);
+    node.run(task("t0", vec![container("web")])).await.unwrap();
+    node.until_running(&arn("t0")).await;
+    node.containers.set_down(true);
+    node.journal.set_broken(true);
+    assert!(node.run(task("t1", vec![container("web")])).await.is_err());
+    node.journal.set_broken(false);
+    node.run(task("t1", vec![container("web")])).await.unwrap();
+    node.until_task(&arn("t1"), "leased", |t| t.lease.is_some()).await;
+    node.pass(Duration::from_secs(1)).await;
+    node.shut_down().await;
+    node.start_again();
+    node.containers.set_down(false);
+    node.until("taken over", |s| s.recovered && s.tasks.len() == 2).await;
+}

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    machine::{Remains, Task},
+    machine::Task,
+    stage::Remains,
     tests::fixtures::{after, at, container, rules, task},
 };
 use berth_types::task::DependsCondition::{self, Complete, Start, Success};
