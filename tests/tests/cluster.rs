@@ -50,9 +50,9 @@ fn a_stranger_runs_a_task_with_the_aws_cli_and_waits_for_its_states() {
     assert_eq!(seen["containers"][0]["networkInterfaces"][0]["privateIpv4Address"].as_str(), address(&seen));
     assert!(seen["containers"][0]["imageDigest"].as_str().unwrap().starts_with("sha256:"), "{seen}");
     assert!(
-        seen["pullStartedAt"].is_string()
-            && seen["pullStoppedAt"].is_string()
-            && seen["startedAt"].is_string(),
+        seen["pullStartedAt"].is_number()
+            && seen["pullStoppedAt"].is_number()
+            && seen["startedAt"].is_number(),
         "{seen}"
     );
     // The agent has it too, and its container said what the override made of it.
@@ -79,7 +79,7 @@ fn an_end_of_its_own_is_reported_with_its_code_and_its_words() {
     assert_eq!(seen["containers"][0]["exitCode"], 7, "{seen}");
     assert_eq!(seen["stopCode"], "EssentialContainerExited");
     assert_eq!(seen["stoppedReason"], "Essential container in task exited");
-    assert!(seen["startedAt"].is_string(), "it ran: {seen}");
+    assert!(seen["startedAt"].is_number(), "it ran: {seen}");
     let seen = ecs.until(&missing, "STOPPED").unwrap();
     assert_eq!(seen["stopCode"], "TaskFailedToStart", "{seen}");
     let reason = seen["containers"][0]["reason"].as_str().unwrap();
@@ -178,7 +178,7 @@ fn what_happened_in_an_outage_of_ecs_is_told_in_order_when_it_is_over() {
     lab.knob(&["ecs.outage=off"]).unwrap();
     let seen = ecs.until(&second, "STOPPED").unwrap();
     assert_eq!(seen["containers"][0]["exitCode"], 3, "{seen}");
-    assert!(seen["startedAt"].is_string(), "RUNNING was told before STOPPED: {seen}");
+    assert!(seen["startedAt"].is_number(), "RUNNING was told before STOPPED: {seen}");
     assert_eq!(ecs.describe(&first).unwrap()["lastStatus"], "RUNNING");
 }
 

@@ -338,8 +338,10 @@ impl Cloud for Ec2Cloud {
     async fn set_security_groups(&self, eni: &EniId, groups: &[SecurityGroupId]) -> Result<(), CloudError> {
         let ec2 = &self.session().await?.ec2;
         let groups = groups.iter().map(ToString::to_string).collect();
-        let call =
-            ec2.modify_network_interface_attribute().network_interface_id(eni.as_str()).set_groups(Some(groups));
+        let call = ec2
+            .modify_network_interface_attribute()
+            .network_interface_id(eni.as_str())
+            .set_groups(Some(groups));
         call.send().await.map(drop).map_err(|error| failure::sort("set groups of", eni.to_string(), error))
     }
 

@@ -72,7 +72,8 @@ pub struct EngineHandle {
 
 impl EngineHandle {
     /// Cleans up a stopped task now instead of later: volumes, logs, and the task itself. Answers when that has begun, or is to begin
-    /// as soon as its containers and its slot are given back.
+    /// as soon as its containers and its slot are given back. A task of the control plane stays visible until its end is on record for
+    /// the control plane.
     pub async fn remove(&self, task: &TaskArn) -> Result<(), RemoveError> {
         let (reply, answer) = oneshot::channel();
         self.removals.try_send(Removal { task: task.clone(), reply }).map_err(|e| match e {

@@ -172,6 +172,7 @@ impl Engine {
         self.world.settle_due(now);
         let slots = Arc::clone(&self.deps.slots.borrow_and_update());
         self.world.note_losses(&slots.slots, now);
+        self.world.note_waits(&slots.pool.waiting);
         let reports = Arc::clone(&self.deps.reports.borrow_and_update());
         self.world.note_reports(&reports.ended, now);
         self.pulls.retain(|(task, act), _| self.world.is_wanted(task, *act));

@@ -102,7 +102,8 @@ fn waiting(task: &Task, world: &World) -> Option<String> {
     match (&task.slot, world.recovery) {
         (Slot::Wanted { held: Some(slot) }, _) => return Some(format!("its slot {slot} to be adopted")),
         (Slot::Wanted { held: None }, Recovery::Done) if task.goal == Goal::Run => {
-            return Some("a network interface".to_owned());
+            let reason = world.slot_waits.get(&task.spec.arn).map(|reason| format!(": {reason}"));
+            return Some(format!("a network interface{}", reason.unwrap_or_default()));
         }
         (Slot::Wanted { held: None }, Recovery::Looking | Recovery::Leases | Recovery::Announcing) => {
             return Some("the agent to take over what it has found".to_owned());

@@ -26,7 +26,7 @@ use crate::{
 use berth_types::{
     Chain,
     assignment::AssignmentError,
-    eni::SlotView,
+    eni::{SlotView, WaitingLease},
     ids::{ContainerId, TaskArn},
     lease::{Lease, LeaseError},
     ports::{ContainerError, ContainerErrorKind, ContainerEvent},
@@ -114,6 +114,8 @@ pub(crate) struct World {
     pub(crate) announce_retry: Option<Retry>,
     pub(crate) journal: JournalState,
     pub(crate) strays: BTreeMap<ContainerId, Stray>,
+    /// What keeps tasks from their slots, in the ENI manager's words.
+    pub(crate) slot_waits: BTreeMap<TaskArn, String>,
     /// Tasks whose snapshot is out of date.
     pub(crate) changed: BTreeSet<TaskArn>,
     /// Counts events.
@@ -131,6 +133,7 @@ impl World {
             announce_retry: None,
             journal: JournalState::default(),
             strays: BTreeMap::new(),
+            slot_waits: BTreeMap::new(),
             changed: BTreeSet::new(),
             seq: 0,
         }
@@ -238,6 +241,18 @@ impl World {
     /// Whether what an image is brought for is still to start.
     pub(crate) fn is_wanted(&self, task: &TaskArn, act: Act) -> bool {
         self.tasks.get(task).is_some_and(|t| t.is_busy(act) && !t.is_stopping())
+    }
+
+    /// Why tasks wait for their slots: shown with them.
+    pub(crate) fn note_waits(&mut self, waiting: &[WaitingLease]) {
+        let now: BTreeMap<TaskArn, String> =
+            waiting.iter().map(|w| (w.task.clone(), w.reason.clone())).collect();
+        let before = std::mem::replace(&mut self.slot_waits, now);
+        for (task, reason) in &self.slot_waits {
+            if before.get(task) != Some(reason) && self.tasks.contains_key(task) {
+                self.changed.insert(task.clone());
+            }
+        }
     }
 
     /// The planner's ops are under way now.
