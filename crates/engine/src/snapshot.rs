@@ -31,6 +31,7 @@ pub(crate) fn task(task: &Task, world: &World, config: &EngineConfig) -> TaskSna
         pull_started_at: task.times.pull_started_at,
         pull_stopped_at: task.times.pull_stopped_at,
         lease_micros: task.times.lease_micros,
+        taken_at: task.times.taken_at,
         started_at: task.times.started_at,
         execution_stopped_at: task.times.execution_stopped_at,
         stopped_at: match task.life {

@@ -81,6 +81,9 @@ pub(crate) struct Times {
     /// How long the lease took; a slot that was taken over after a restart does not count.
     #[serde(default)]
     pub(crate) lease_micros: Option<u64>,
+    /// When the task was taken.
+    #[serde(default)]
+    pub(crate) taken_at: Option<Timestamp>,
 }
 
 impl End {

@@ -385,6 +385,8 @@ pub struct TaskSnapshot {
     pub stop_code: Option<StopCode>,
     /// How long the lease took, in microseconds; `None` until there was one, and when the slot was taken over after a restart.
     pub lease_micros: Option<u64>,
+    /// When this agent took the task: a task of the control plane is created before an agent hears of it.
+    pub taken_at: Option<Timestamp>,
     /// First look at an image.
     pub pull_started_at: Option<Timestamp>,
     /// All images here.

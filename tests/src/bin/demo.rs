@@ -305,7 +305,8 @@ fn launch(
     ecs.until(&task, "RUNNING")?;
     let command = start.elapsed();
     let task = agent.json(&["inspect", &task])?;
-    let family = text(&task, "/family")?;
+    let definition = text(&task, "/taskDefinition")?;
+    let family = definition.split(':').next().unwrap_or_default();
     let micros = task["launchMicros"].as_u64().context("the task has no launch time")?;
     let lease = task["leaseMicros"].as_u64();
     report.set(&format!("assignment_to_running_micros_{family}"), micros);

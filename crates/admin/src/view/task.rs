@@ -86,6 +86,8 @@ pub struct TaskView {
     pub stop_code: Option<StopCode>,
     /// Assignment taken.
     pub created_at: Timestamp,
+    /// When this agent took it.
+    pub taken_at: Timestamp,
     /// First look at an image.
     pub pull_started_at: Option<Timestamp>,
     /// All images here.
@@ -200,8 +202,9 @@ impl TaskView {
     pub(crate) fn new(task: &TaskSnapshot, around: &Around<'_>) -> Self {
         let spec = &task.spec;
         let slot = around.waiting.get(&spec.arn).map(|w| format!("a slot: {}", w.reason));
+        let taken_at = task.taken_at.unwrap_or(spec.created_at);
         let launch =
-            task.started_at.and_then(|at| u64::try_from(at.duration_since(spec.created_at).as_micros()).ok());
+            task.started_at.and_then(|at| u64::try_from(at.duration_since(taken_at).as_micros()).ok());
         Self {
             task_arn: spec.arn.clone(),
             task_definition: format!("{}:{}", spec.family, spec.revision),
@@ -214,6 +217,7 @@ impl TaskView {
             stopped_reason: task.stopped_reason.clone(),
             stop_code: task.stop_code,
             created_at: spec.created_at,
+            taken_at,
             pull_started_at: task.pull_started_at,
             pull_stopped_at: task.pull_stopped_at,
             started_at: task.started_at,

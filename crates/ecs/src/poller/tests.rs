@@ -123,6 +123,7 @@ fn running(task: &TaskArn) -> Arc<TaskSnapshot> {
         stopped_reason: None,
         stop_code: None,
         lease_micros: None,
+        taken_at: None,
         pull_started_at: None,
         pull_stopped_at: None,
         started_at: None,

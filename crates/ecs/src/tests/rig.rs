@@ -86,6 +86,7 @@ pub(crate) fn snapshot(spec: Arc<TaskSpec>) -> TaskSnapshot {
         stopped_reason: None,
         stop_code: None,
         lease_micros: None,
+        taken_at: None,
         pull_started_at: None,
         pull_stopped_at: None,
         started_at: None,

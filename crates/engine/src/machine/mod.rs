@@ -162,6 +162,7 @@ impl World {
             return Err(AssignmentError::TooManyTasks(self.rules.max_tasks));
         }
         let mut task = Task::new(Arc::new(spec));
+        task.times.taken_at = Some(now.wall);
         task.require();
         if let Err(why) = depends::check(&task.spec.containers) {
             let reason = reasons::unresolvable(&task.spec.arn, &why.to_string());

@@ -154,6 +154,7 @@ pub(crate) fn task(n: u8) -> TaskSnapshot {
         stopped_reason: None,
         stop_code: None,
         lease_micros: None,
+        taken_at: None,
         pull_started_at: at("2026-01-01T00:00:00Z"),
         pull_stopped_at: at("2026-01-01T00:00:00.9Z"),
         started_at: None,

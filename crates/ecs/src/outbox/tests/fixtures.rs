@@ -118,6 +118,7 @@ pub(super) fn assigned(id: &str) -> TaskSnapshot {
         stopped_reason: None,
         stop_code: None,
         lease_micros: None,
+        taken_at: None,
         pull_started_at: None,
         pull_stopped_at: None,
         started_at: None,
