@@ -256,6 +256,21 @@ fn a_task_of_motos_ecs_runs_with_an_eni_of_motos_ec2_and_no_more_rights_than_the
     lives(&mut agent, &admin);
 }
 
+/// A task that wants another security group gets a warm ENI with that group.
+fn regroups(agent: &mut Agent, admin: &Aws, vpc: &Value) {
+    let made = ["ec2", "create-security-group", "--group-name", "team", "--description", "team", "--vpc-id"];
+    let made = admin.call(&[&made[..], &[vpc.as_str().unwrap()]].concat()).unwrap();
+    let group = string(&made, "/GroupId");
+    agent.wait_warm().unwrap();
+    let file = agent.config.with_file_name("team.json");
+    fs::write(&file, sleeper("team").to_string()).unwrap();
+    let task = agent.json(&["run", file.to_str().unwrap(), "--security-group", &group]).unwrap();
+    let address = string(&task, "/network/ipv4/0");
+    let filter = format!("Name=private-ip-address,Values={address}");
+    let seen = admin.call(&["ec2", "describe-network-interfaces", "--filters", &filter]).unwrap();
+    assert_eq!(seen["NetworkInterfaces"][0]["Groups"][0]["GroupId"], group.as_str(), "{seen}");
+}
+
 /// The agent registers, runs the task that moto gives it, hears of its stop, and gives every ENI back.
 fn lives(agent: &mut Agent, admin: &Aws) {
     let listed = || admin.call(&["ecs", "list-container-instances", "--cluster", "demo"]);
@@ -304,6 +319,7 @@ fn lives(agent: &mut Agent, admin: &Aws) {
             Ok((a.json(&["inspect", &task])?["lastStatus"] == "STOPPED").then_some(()))
         })
         .unwrap();
+    regroups(agent, admin, &eni["VpcId"]);
     agent.drain().unwrap();
     let left = admin
         .call(&["ec2", "describe-network-interfaces", "--filters", "Name=tag-key,Values=berth:instance-id"])
