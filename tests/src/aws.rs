@@ -51,6 +51,20 @@ impl Aws {
         Self { keys: (access_key.into(), secret_key.into()), ..self.clone() }
     }
 
+    /// Lines for a shell in which `aws` is then this client, and `berth` and `vpcbox` are the programs of this build.
+    pub fn exports(&self) -> Result<Vec<String>> {
+        let of =
+            |program: &Path| program.parent().map(Path::to_path_buf).context("a program without a directory");
+        let berth = crate::process::program("berth")?;
+        Ok(vec![
+            format!("export PATH={}:{}:$PATH", of(&self.program)?.display(), of(&berth)?.display()),
+            format!("export AWS_ENDPOINT_URL={} AWS_DEFAULT_REGION={}", self.endpoint, self.region),
+            format!("export AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}", self.keys.0, self.keys.1),
+            // The keys above are the box's; none of the machine's own are to be looked for.
+            "export AWS_EC2_METADATA_DISABLED=true; unset AWS_SESSION_TOKEN AWS_PROFILE".into(),
+        ])
+    }
+
     /// A command of the CLI.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = match &self.netns {

@@ -214,9 +214,9 @@ fn bad_input_is_refused_with_its_reason_and_leaks_nothing() {
     unknown["containerDefinitions"][0]["colour"] = json!("red");
     assert!(fails(agent, &unknown).contains("unknown field `colour`"));
     let mut absent = sleeper("absent");
-    absent["containerDefinitions"][0]["image"] = json!("nowhere/nothing:1");
+    absent["containerDefinitions"][0]["image"] = json!("127.0.0.1:9/nowhere/nothing:1");
     let text = fails(agent, &absent);
-    assert!(text.contains("CannotPullContainerError") && text.contains("nowhere/nothing:1"), "{text}");
+    assert!(text.contains("CannotPull") && text.contains("nowhere/nothing:1"), "{text}");
     let mut program = sleeper("program");
     program["containerDefinitions"][0]["entryPoint"] = json!(["/no/such/program"]);
     let text = fails(agent, &program);

@@ -10,7 +10,7 @@ use e2e::{
     image,
     lab::{Agent, Lab, Settings, arn},
     leaks::Belongings,
-    process::{Process, program},
+    process::Process,
 };
 use serde_json::{Value, json};
 use std::{
@@ -68,12 +68,15 @@ fn demo() -> Result<()> {
     );
     let mut lab = Lab::start(settings)?;
     match tasks(&mut lab, &mut report) {
-        Ok(()) if keep => {
-            print_keep(&lab)?;
+        Ok((ecs, network)) if keep => {
+            print_keep(&lab, &ecs, &network)?;
             lab.keep();
             return report.write(&target, None);
         }
-        Ok(()) => {}
+        Ok((ecs, _)) => {
+            step("Stop the tasks through ECS");
+            stop_all(&ecs).inspect_err(|_| lab.print_logs())?;
+        }
         Err(error) => {
             lab.print_logs();
             return Err(error);
@@ -117,7 +120,8 @@ impl Report {
     }
 }
 
-fn tasks(lab: &mut Lab, report: &mut Report) -> Result<()> {
+/// Runs the tasks; the cluster, and the network configuration of team red on instance two.
+fn tasks(lab: &mut Lab, report: &mut Report) -> Result<(Cluster, String)> {
     for agent in &lab.agents {
         print!("{}", indent(&agent.text(&["slots"])?));
         let slots = agent.json(&["slots"])?;
@@ -154,8 +158,8 @@ fn tasks(lab: &mut Lab, report: &mut Report) -> Result<()> {
     let web_ip = ip(&web)?;
 
     step("Run `probe` of team red on instance two: it fetches the page from web's ENI address");
-    let network = ecs.network("us-west-2b", &[&red])?;
-    let probe = launch(&ecs, &lab.agents[1], &probe_definition, &network, Some(&web_ip), report)?;
+    let red_on_two = ecs.network("us-west-2b", &[&red])?;
+    let probe = launch(&ecs, &lab.agents[1], &probe_definition, &red_on_two, Some(&web_ip), report)?;
     let probe_ip = ip(&probe)?;
 
     step("What they say");
@@ -187,8 +191,7 @@ fn tasks(lab: &mut Lab, report: &mut Report) -> Result<()> {
 
     let network = ecs.network("us-west-2a", &[&blue])?;
     teams(lab, &ecs, (&red, &blue), &probe_definition, &network, &web_ip, report)?;
-    step("Stop the tasks through ECS");
-    stop_all(&ecs)
+    Ok((ecs, red_on_two))
 }
 
 /// Another team's task on the same instance as `web`: no way in, until a rule says so.
@@ -358,21 +361,47 @@ fn millis(micros: u64) -> String {
     if micros < 1000 { format!("{micros} us") } else { format!("{:.1} ms", duration.as_secs_f64() * 1e3) }
 }
 
-fn print_keep(lab: &Lab) -> Result<()> {
-    let (berth, vpcbox) = (program("berth")?, program("vpcbox")?);
-    println!("\nEverything is left running (KEEP=1). Try:");
-    for agent in &lab.agents {
-        println!(
-            "    export BERTH_ADMIN_SOCKET={}      # the agent on {}",
-            agent.socket.display(),
-            agent.instance
-        );
-    }
-    println!("    {} status", berth.display());
-    println!("    {} tasks", berth.display());
-    println!("    {} run docs/examples/web.json", berth.display());
-    println!("    {} exec --name {NAME} {} -- ip addr", vpcbox.display(), lab.agents[0].instance_id);
-    println!("    ip netns");
-    println!("The next `make demo` (or `make demo-down`) removes it all.");
+/// Commands that a stranger can paste into a shell.
+fn print_keep(lab: &Lab, ecs: &Cluster, network: &str) -> Result<()> {
+    let show = |title: &str, lines: &[String]| println!("\n  {title}\n    {}", lines.join("\n    "));
+    let cluster = format!("--cluster {}", ecs.name);
+    println!("\nEverything is left running (KEEP=1). To try, in another shell:");
+    show("the AWS CLI, for this VPC (no root needed):", &ecs.aws.exports()?);
+    show(
+        "run one more task of team red, look at it, stop it:",
+        &[
+            format!("network='{network}'"),
+            format!(
+                "task=$(aws ecs run-task {cluster} --task-definition web --network-configuration $network --query 'tasks[0].taskArn' --output text)"
+            ),
+            format!("aws ecs wait tasks-running {cluster} --tasks $task"),
+            format!(
+                "aws ecs describe-tasks {cluster} --tasks $task --query 'tasks[0].[lastStatus,attachments[0].details]'"
+            ),
+            format!("aws ecs stop-task {cluster} --task $task --query task.desiredStatus"),
+            format!("aws ecs wait tasks-stopped {cluster} --tasks $task"),
+        ],
+    );
+    show(
+        "what is there, and why a task that does not run does not:",
+        &[
+            format!("aws ecs list-tasks {cluster}"),
+            format!(
+                "aws ecs describe-tasks {cluster} --tasks $task --query 'tasks[].[lastStatus,stoppedReason,containers[].reason]'"
+            ),
+        ],
+    );
+    let agent = &lab.agents[0];
+    show(
+        "on the instances (as root, after the first line above):",
+        &[
+            format!("export BERTH_ADMIN_SOCKET={}    # instance {}", agent.socket.display(), agent.instance),
+            "berth status; berth tasks; berth slots; berth images; berth events".into(),
+            format!("vpcbox status --name {NAME}"),
+            format!("vpcbox exec --name {NAME} {} -- ip addr", agent.instance),
+            "ip netns".into(),
+        ],
+    );
+    println!("\nThe next `make demo` (or `make demo-down`) removes it all.");
     Ok(())
 }

@@ -259,7 +259,7 @@ fn bad_definitions(agent: &Agent, host: &Path) -> Vec<(Value, Vec<&'static str>)
         ),
         (one(json!({"user": "stranger"})), vec!["CannotCreateContainerError", "stranger", "/etc/passwd"]),
         (one(json!({"user": "4294967295"})), vec!["4294967295", "out of range"]),
-        (one(json!({"image": "nowhere/nothing:1"})), vec!["CannotPullContainerError", "nowhere/nothing:1"]),
+        (one(json!({"image": "127.0.0.1:9/nowhere/nothing:1"})), vec!["CannotPull", "nowhere/nothing:1"]),
     ]
 }
 
@@ -297,7 +297,7 @@ fn images_that_are_none(agent: &Agent, dir: &Path) {
         );
     }
     let text = refusal(agent, &task(&[container("main", "true", &json!({"image": "broken:1"}))], &json!({})));
-    assert!(text.contains("CannotPullContainerError"), "{text}");
+    assert!(text.contains("CannotPull"), "{text}");
 }
 
 #[test]
