@@ -24,13 +24,13 @@ deps:                   ## Install the packages that are missing, and say why
 build: deps             ## Build every program (debug)
 	cargo build --workspace --bins
 
-demo: build             ## Two tasks on two instances of a VPC in a box; KEEP=1 leaves it running
+demo: build             ## An ECS cluster on two instances of a VPC in a box, driven with the AWS CLI; KEEP=1 leaves it running
 	$(SUDO) env KEEP="$(KEEP)" $(BIN)/demo
 
 demo-down: build        ## Remove what a demo has left running
 	$(SUDO) $(BIN)/demo down
 
-test: build             ## All tests, those in namespaces and with a private containerd included
+test: build             ## All tests, those in namespaces, with a private containerd, the AWS CLI, boto3 and moto included
 	$(RUNNER) cargo test --workspace --no-fail-fast
 
 check: fmt-check clippy walls doc ## Format, lints, the walls between crates, documentation
@@ -44,7 +44,7 @@ fmt-check:              ## Is it formatted?
 clippy: deps            ## Lints, warnings are errors
 	cargo clippy --workspace --all-targets -- -D warnings
 
-# Two lines hold design: one crate compiles the EC2 client, and only the agent joins two siblings.
+# They hold design: one crate compiles the EC2 client, one the ECS client, and only the agent joins two siblings.
 walls:                  ## The walls between the crates
 	./scripts/walls.sh
 
@@ -58,10 +58,12 @@ bench: release          ## Benchmarks, release build (BENCH=node for one)
 release: deps           ## Build the programs that are installed (release)
 	cargo build --release -p berth -p berth-containerd --bins
 
-install: release        ## Install programs and unit under $(PREFIX)
+install: release        ## Install programs, unit and documents under $(PREFIX)
 	install -D -m 0755 target/release/berth $(DESTDIR)$(PREFIX)/bin/berth
 	install -D -m 0755 target/release/berth-logger $(DESTDIR)$(PREFIX)/bin/berth-logger
 	install -D -m 0644 systemd/berth.service $(DESTDIR)$(PREFIX)/lib/systemd/system/berth.service
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/berth README.md CHANGELOG.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/berth/docs docs/*.md docs/iam-policy.json
 
 clean: ## Remove what was built
 	cargo clean

@@ -5,9 +5,11 @@ cd "$(dirname "$0")/.."
 status=0
 breach() { echo "wall: $*" >&2; status=1; }
 
-# Only crates/ec2 compiles the EC2 client: 1.24 million lines stay behind one crate.
-users=$(cargo tree --workspace --locked -e normal,build,dev -i aws-sdk-ec2 --depth 1 --prefix none | awk 'NR > 1 {print $1}' | sort -u)
-[ "$users" = berth-ec2 ] || breach "aws-sdk-ec2 is used by: $users"
+# Only crates/ec2 compiles the EC2 client, 1.24 million lines, and only crates/ecs the ECS client: each stays behind one crate.
+for service in ec2 ecs; do
+  users=$(cargo tree --workspace --locked -e normal,build,dev -i "aws-sdk-$service" --depth 1 --prefix none | awk 'NR > 1 {print $1}' | sort -u)
+  [ "$users" = "berth-$service" ] || breach "aws-sdk-$service is used by: $users"
+done
 
 # No crate but the agent (and test-only code) sees a sibling; vpcbox and testkit may use netns.
 for manifest in crates/*/Cargo.toml; do
@@ -17,8 +19,12 @@ for manifest in crates/*/Cargo.toml; do
   [ -z "$siblings" ] || breach "crates/$crate depends on: $siblings"
 done
 
-# vpcbox plays the other side of the wire: it shares no parsing with the agent's side.
-if grep -qE '^berth-(types|ec2|eni)' crates/vpcbox/Cargo.toml; then breach "crates/vpcbox shares code with the agent's side"; fi
+# vpcbox plays the other side of the wire: it shares no parsing with the agent's side, not even in its tests.
+shared=$(cargo tree --locked -p vpcbox -e normal,build,dev --depth 1 --prefix none | awk '/^berth-/{print $1}' | sort -u | grep -v '^berth-netns$' || true)
+[ -z "$shared" ] || breach "crates/vpcbox shares code with the agent's side: $shared"
+# The whole-program tests use programs, as a user does: no crate of theirs.
+used=$(cargo tree --locked -p e2e -e normal,build,dev --prefix none | awk '/^(berth|vpcbox)/{print $1}' | sort -u)
+[ -z "$used" ] || breach "tests/ links: $used"
 # The fakes and the harness never reach a program that is installed.
 if cargo tree --locked -p berth -e normal --prefix none | grep -qE '^(berth-testkit|vpcbox|e2e) '; then breach "berth links test code"; fi
 exit $status

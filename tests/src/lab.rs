@@ -3,6 +3,7 @@
 
 use crate::{
     aws::Aws,
+    boto::Boto,
     image::{self, Image},
     process::{Process, eventually, program, run},
     registry::Registry,
@@ -167,6 +168,11 @@ impl Lab {
     /// The AWS CLI with the operator's keys.
     pub fn aws(&self) -> Result<Aws> {
         Aws::new(&self.endpoint, "us-west-2", OPERATOR.0, OPERATOR.1)
+    }
+
+    /// boto3 with the operator's keys.
+    pub fn boto(&self) -> Result<Boto> {
+        Boto::start(&self.endpoint, "us-west-2", OPERATOR.0, OPERATOR.1)
     }
 
     /// The lab's registry.

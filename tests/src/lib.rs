@@ -3,6 +3,7 @@
 //! Everything here works from outside, with the programs that a user has; nothing links against Berth's crates.
 
 pub mod aws;
+pub mod boto;
 pub mod ecs;
 pub mod image;
 pub mod lab;

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{OneLab, busybox, in_namespace, lab, sleeper};
+use common::{Dice, OneLab, busybox, in_namespace, lab, namespaces, setting, sleeper};
 use e2e::{
     lab::{Agent, arn},
     leaks,
@@ -27,24 +27,6 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Tasks that live at a time: what the instance type can hold beside its primary ENI.
 const PLACES: usize = 3;
-
-/// A generator small enough to need no crate (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-
-    fn one_of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        let at = self.roll(list.len() as u64);
-        &list[usize::try_from(at).unwrap()]
-    }
-}
 
 /// What is done to a dead agent's belongings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,13 +62,6 @@ struct Torture {
 
 fn inode(pid: u64) -> Option<u64> {
     fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|m| m.ino())
-}
-
-/// Namespaces of this agent's slots, by name.
-fn namespaces(agent: &Agent) -> Vec<String> {
-    let tag = format!("berth-{}-", &agent.instance_id[agent.instance_id.len() - 8..]);
-    let entries = fs::read_dir("/run/netns").unwrap().flatten();
-    entries.map(|e| e.file_name().into_string().unwrap()).filter(|n| n.starts_with(&tag)).collect()
 }
 
 fn pins(agent: &Agent) -> Vec<String> {
@@ -345,10 +320,6 @@ impl Torture {
         self.rest();
         self.end();
     }
-}
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 #[test]

@@ -105,6 +105,8 @@ pub struct Admin {
     pub cluster: String,
     /// The cluster's short name.
     pub cluster_name: ClusterName,
+    /// Whether privileged containers may run here.
+    pub privileged: bool,
     /// Version of the agent.
     pub version: &'static str,
     /// When the agent started.

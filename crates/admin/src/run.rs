@@ -52,6 +52,7 @@ pub(crate) fn spec(admin: &Admin, body: &[u8]) -> Result<TaskSpec, ApiError> {
         network: LeaseNeeds { subnet: request.subnet, security_groups, tags: Default::default() },
         created_at: (admin.now)(),
         origin: Origin::Operator,
+        privileged: admin.privileged,
     };
     taskdef::validate(&definition, identity).map_err(|e| ApiError::InvalidTaskDefinition(e.to_string()))
 }

@@ -1,11 +1,12 @@
 //! Tasks, slots and pulls for tests.
 
+use berth_testkit::samples;
 use berth_types::{
     Timestamp,
     eni::{InstanceFacts, SlotFacts, SlotFiles, SlotView},
     ids::{NetnsId, TaskArn},
     image::{PullStage, PullView},
-    task::{ContainerSnapshot, ContainerStatus, TaskSnapshot, TaskSpec, TaskStatus},
+    task::{TaskSnapshot, TaskSpec},
     taskdef::{self, Identity},
 };
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub(crate) fn spec(number: usize) -> TaskSpec {
         network: Default::default(),
         created_at: at(0),
         origin: Default::default(),
+        privileged: true,
     };
     taskdef::validate(&taskdef::parse(definition).unwrap(), identity).unwrap()
 }
@@ -55,42 +57,12 @@ pub(crate) fn arn(number: usize) -> TaskArn {
 
 /// The task as the engine shows it when it has just taken it.
 pub(crate) fn snapshot(spec: TaskSpec) -> TaskSnapshot {
-    let container = |(index, c): (usize, &berth_types::task::ContainerSpec)| ContainerSnapshot {
-        index,
-        name: c.name.clone(),
-        id: None,
-        docker_name: String::new(),
-        image_id: None,
-        image_digest: None,
-        desired: ContainerStatus::Running,
-        known: ContainerStatus::None,
-        pid: None,
-        exit_code: None,
-        reason: None,
-        created_at: None,
-        started_at: None,
-        finished_at: None,
-        volumes: vec![],
-        log_path: Some(format!("/log/{}", c.name).into()),
-    };
-    TaskSnapshot {
-        desired: TaskStatus::Running,
-        known: TaskStatus::None,
-        containers: spec.containers.iter().enumerate().map(container).collect(),
-        spec: Arc::new(spec),
-        lease: None,
-        waiting: Some("an ENI".into()),
-        stopped_reason: None,
-        stop_code: None,
-        lease_micros: None,
-        taken_at: None,
-        pull_started_at: None,
-        pull_stopped_at: None,
-        started_at: None,
-        execution_stopped_at: None,
-        stopped_at: None,
-        version: 1,
+    let mut task = samples::taken(spec);
+    for container in &mut task.containers {
+        container.docker_name = String::new();
+        container.log_path = Some(format!("/log/{}", container.name).into());
     }
+    TaskSnapshot { waiting: Some("an ENI".into()), version: 1, ..task }
 }
 
 pub(crate) fn slot(number: usize) -> SlotView {

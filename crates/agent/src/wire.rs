@@ -328,6 +328,7 @@ impl Node {
             instance,
             cluster: config.cluster,
             cluster_name: config.cluster_name,
+            privileged: !config.control.disable_privileged,
             version: env!("CARGO_PKG_VERSION"),
             started_at: Timestamp::now(),
             now: Timestamp::now,

@@ -1,7 +1,10 @@
 //! EC2's error codes, sorted by what to do about them. The text keeps EC2's own code and words.
 
 use aws_config::imds::client::error::ImdsError;
-use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
+use aws_smithy_runtime_api::client::{
+    orchestrator::HttpResponse,
+    result::{ConnectorError, SdkError},
+};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use berth_types::ports::{CloudError, CloudErrorKind};
 
@@ -41,8 +44,9 @@ where
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
             (CloudErrorKind::OutcomeUnknown("no answer in time".into()), false)
         }
-        SdkError::DispatchFailure(failure) if failure.is_io() => {
-            (CloudErrorKind::OutcomeUnknown("the connection failed".into()), false)
+        SdkError::DispatchFailure(failure) if broken(failure.as_connector_error()).is_some() => {
+            let why = broken(failure.as_connector_error()).unwrap_or_default();
+            (CloudErrorKind::OutcomeUnknown(format!("the connection failed: {why}")), true)
         }
         // Credentials that cannot be had come this way. IMDS may offer them a moment later, so this is not for good.
         _ => (CloudErrorKind::OutcomeUnknown("the request was not sent".into()), false),
@@ -50,6 +54,19 @@ where
     // What the service said is in the text already.
     let source = if told { None } else { error.into_source().ok() };
     CloudError { op, target, kind, source }
+}
+
+/// Why a connection broke or never came to be. The chain of causes begins with words for those who write HTTP clients; the last one is
+/// the kernel's or the peer's.
+fn broken(error: Option<&ConnectorError>) -> Option<String> {
+    let error: &(dyn std::error::Error + 'static) = error?;
+    let mut chain: Vec<String> =
+        std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect();
+    let is_http = chain.iter().any(|text| text.starts_with("client error ("));
+    let last = chain.pop().filter(|_| is_http)?;
+    // `Connection refused (os error 111)`
+    let words = last.split(" (os error").next().unwrap_or_default();
+    Some(words.to_lowercase())
 }
 
 /// Sorts an error code.

@@ -27,8 +27,8 @@ pub(crate) fn attributes(abilities: &Abilities, instance: &InstanceFacts) -> Vec
         names.push("com.amazonaws.ecs.capability.privileged-container".into());
     }
     names.extend(DOCKER_LEVELS.iter().map(|v| format!("com.amazonaws.ecs.capability.docker-remote-api.{v}")));
-    let drivers = ["json-file", "none"];
-    names.extend(drivers.iter().map(|d| format!("com.amazonaws.ecs.capability.logging-driver.{d}")));
+    let drivers = abilities.log_drivers.iter().map(|driver| driver.as_str());
+    names.extend(drivers.map(|d| format!("com.amazonaws.ecs.capability.logging-driver.{d}")));
     names.extend(["task-cpu-mem-limit", "increased-task-cpu-limit", "task-eni"].map(capability));
     if abilities.ipv6 {
         names.push(capability("task-eni.ipv6"));
@@ -95,6 +95,7 @@ fn mem_total(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::tests::instance;
+    use berth_types::task::LogDriver;
     use proptest::prelude::*;
 
     fn names(abilities: &Abilities) -> Vec<String> {
@@ -103,11 +104,18 @@ mod tests {
 
     #[test]
     fn only_what_is_switched_on_is_claimed() {
-        let none =
-            Abilities { privileged: false, ipv6: false, blocks_imds: false, os_family: "LINUX".into() };
-        let all = Abilities { privileged: true, ipv6: true, blocks_imds: true, ..none.clone() };
+        let none = Abilities {
+            privileged: false,
+            log_drivers: Vec::new(),
+            ipv6: false,
+            blocks_imds: false,
+            os_family: "LINUX".into(),
+        };
+        let log_drivers = vec![LogDriver::JsonFile];
+        let all = Abilities { privileged: true, log_drivers, ipv6: true, blocks_imds: true, ..none.clone() };
         let switched = [
             "com.amazonaws.ecs.capability.privileged-container",
+            "com.amazonaws.ecs.capability.logging-driver.json-file",
             "ecs.capability.task-eni.ipv6",
             "ecs.capability.task-eni-block-instance-metadata",
         ];

@@ -1,8 +1,11 @@
 //! What the ECS client is configured with, and what keeps it from starting.
 
-use crate::{pacing::POLLS_PER_MINUTE_MIN, port::EcsError};
-use berth_types::{Timestamp, ports::JournalError};
-use std::collections::BTreeMap;
+use crate::{
+    pacing::{POLL_MAX, POLL_MIN, POLLS_PER_MINUTE_MIN},
+    port::EcsError,
+};
+use berth_types::{Timestamp, ports::JournalError, task::LogDriver};
+use std::{collections::BTreeMap, time::Duration};
 
 /// Where the time of day is read. Deadlines do not come from here: they are counted by a clock that never jumps.
 pub type Clock = fn() -> Timestamp;
@@ -45,6 +48,10 @@ pub struct EcsConfig {
     pub abilities: Abilities,
     /// The most polling calls in a minute, at least [`POLLS_PER_MINUTE_MIN`]. Reports are not among them.
     pub polls_per_minute: u32,
+    /// Between two polls right after a change.
+    pub poll_min: Duration,
+    /// Between two polls while nothing changes; at least as long.
+    pub poll_max: Duration,
     /// Different on each node, so that the nodes of a cluster do not ask together.
     pub seed: u64,
     /// The time of day.
@@ -54,8 +61,10 @@ pub struct EcsConfig {
 /// What the node can do as far as it is a matter of settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Abilities {
-    /// Privileged containers (not ECS_DISABLE_PRIVILEGED).
+    /// Privileged containers (not ECS_DISABLE_PRIVILEGED). A task that has one in spite of that is refused.
     pub privileged: bool,
+    /// Where containers' output may go (ECS_AVAILABLE_LOGGING_DRIVERS).
+    pub log_drivers: Vec<LogDriver>,
     /// Tasks get an IPv6 address.
     pub ipv6: bool,
     /// Tasks cannot reach the instance's metadata (ECS_AWSVPC_BLOCK_IMDS).
@@ -80,11 +89,14 @@ impl EcsConfig {
             reserved_udp_ports: Vec::new(),
             abilities: Abilities {
                 privileged: true,
+                log_drivers: vec![LogDriver::JsonFile, LogDriver::None],
                 ipv6: false,
                 blocks_imds: false,
                 os_family: "LINUX".into(),
             },
             polls_per_minute: POLLS_PER_MINUTE,
+            poll_min: POLL_MIN,
+            poll_max: POLL_MAX,
             seed: 0,
             clock: Timestamp::now,
         }

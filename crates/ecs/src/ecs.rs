@@ -120,13 +120,14 @@ impl Ecs {
         let control = Metered::new(control);
         let metered: Arc<dyn ControlPlane> = Arc::new(control.clone());
         let (board, cluster) = Board::new(&config.cluster, config.cap());
-        let poke = Arc::new(Notify::new());
+        let (poke, heard) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let reports = deps.reports.subscribe();
         let (outbox, refuse) = Outbox::new(
             Arc::clone(&deps.journal),
             Arc::clone(&metered),
             deps.engine.clone(),
             deps.reports,
+            Arc::clone(&heard),
             config.clock,
             config.seed,
         );
@@ -137,9 +138,10 @@ impl Ecs {
             reports: reports.clone(),
             refuse: Arc::new(refuse),
             poke: Arc::clone(&poke),
+            heard,
         };
         let node = Node {
-            poller: Poller::new(doors, config.cluster.clone(), config.cap(), config.seed, config.clock),
+            poller: Poller::new(doors, &config),
             board,
             jitter: Jitter::new(config.seed),
             earlier: deps.saved.container_instance_arn,

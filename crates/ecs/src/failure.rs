@@ -2,7 +2,7 @@
 
 use crate::port::{EcsError, EcsErrorKind};
 use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::ConnectorError};
 
 /// Longest message of ECS's that an error repeats; encoded authorization messages run to kilobytes.
 const MESSAGE_SHOWN: usize = 300;
@@ -41,8 +41,9 @@ where
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
             (EcsErrorKind::Unavailable("no answer in time".into()), false)
         }
-        SdkError::DispatchFailure(failure) if failure.is_io() => {
-            (EcsErrorKind::Unavailable("the connection failed".into()), false)
+        SdkError::DispatchFailure(failure) if broken(failure.as_connector_error()).is_some() => {
+            let why = broken(failure.as_connector_error()).unwrap_or_default();
+            (EcsErrorKind::Unavailable(format!("the connection failed: {why}")), true)
         }
         // Credentials that cannot be had come this way. IMDS may offer them a moment later, so this is not for good.
         _ => (EcsErrorKind::Unavailable("the request was not sent".into()), false),
@@ -50,6 +51,19 @@ where
     // What the service said is in the text already.
     let source = if told { None } else { error.into_source().ok() };
     EcsError { op, target, kind, source }
+}
+
+/// Why a connection broke or never came to be. The chain of causes begins with words for those who write HTTP clients; the last one is
+/// the kernel's or the peer's.
+fn broken(error: Option<&ConnectorError>) -> Option<String> {
+    let error: &(dyn std::error::Error + 'static) = error?;
+    let mut chain: Vec<String> =
+        std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect();
+    let is_http = chain.iter().any(|text| text.starts_with("client error ("));
+    let last = chain.pop().filter(|_| is_http)?;
+    // `Connection refused (os error 111)`
+    let words = last.split(" (os error").next().unwrap_or_default();
+    Some(words.to_lowercase())
 }
 
 /// Sorts an error code.

@@ -42,6 +42,6 @@ pub use config::{
     Abilities, Clock, DEFAULT_CLUSTER, EcsConfig, EcsStartError, POLLS_PER_MINUTE, RESERVED_PORTS,
 };
 pub use ecs::{Deps, DrainError, Ecs, EcsHandle};
-pub use pacing::POLLS_PER_MINUTE_MIN;
+pub use pacing::{POLL_MAX, POLL_MIN, POLLS_PER_MINUTE_MIN};
 pub use port::{EcsError, EcsErrorKind};
 pub use saved::{Saved, check_saved};

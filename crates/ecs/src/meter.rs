@@ -1,6 +1,6 @@
 //! Counts the calls to the control plane, whoever makes them: a layer over the port that operators read in the cluster's snapshot.
 
-use crate::port::{ControlPlane, DescribedTask, EcsError, Registered, Registration, Report};
+use crate::port::{ControlPlane, Descriptions, EcsError, Registered, Registration, Report};
 use async_trait::async_trait;
 use berth_types::ids::TaskArn;
 use std::{
@@ -62,7 +62,7 @@ impl ControlPlane for Metered {
         self.count().list_stopped(instance).await
     }
 
-    async fn describe_tasks(&self, tasks: &[TaskArn]) -> Result<Vec<DescribedTask>, EcsError> {
+    async fn describe_tasks(&self, tasks: &[TaskArn]) -> Result<Descriptions, EcsError> {
         self.count().describe_tasks(tasks).await
     }
 

@@ -44,29 +44,37 @@ impl Backoff {
     }
 }
 
-/// Right after a change: a task that was asked for should not wait, and changes come in flocks.
-pub(crate) const POLL_MIN: Duration = Duration::from_secs(1);
-/// While nothing changes: what `aws ecs run-task` may take to reach an idle node.
-pub(crate) const POLL_MAX: Duration = Duration::from_secs(15);
+/// Right after a change, unless configured otherwise: a task that was asked for should not wait, and changes come in flocks.
+pub const POLL_MIN: Duration = Duration::from_secs(1);
+/// While nothing changes, unless configured otherwise: what `aws ecs run-task` may take to reach an idle node.
+pub const POLL_MAX: Duration = Duration::from_secs(15);
 
 /// The time between polls: short after a change, half as long again after each poll that brought nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Interval(Duration);
-
-impl Default for Interval {
-    fn default() -> Self {
-        Self(POLL_MIN)
-    }
+pub(crate) struct Interval {
+    min: Duration,
+    max: Duration,
+    now: Duration,
 }
 
 impl Interval {
+    /// It begins with the shortest; `max` is at least that.
+    pub(crate) fn new(min: Duration, max: Duration) -> Self {
+        Self { min, max: max.max(min), now: min }
+    }
+
     /// Takes the outcome of a poll.
     pub(crate) fn polled(&mut self, changed: bool) {
-        self.0 = if changed { POLL_MIN } else { (self.0 * 3 / 2).min(POLL_MAX) };
+        self.now = if changed { self.min } else { (self.now * 3 / 2).min(self.max) };
     }
 
     pub(crate) fn get(self) -> Duration {
-        self.0
+        self.now
+    }
+
+    /// The longest.
+    pub(crate) fn max(self) -> Duration {
+        self.max
     }
 }
 
@@ -126,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_interval_grows_while_nothing_changes_and_falls_back_at_once() {
-        let mut interval = Interval::default();
+        let mut interval = Interval::new(POLL_MIN, POLL_MAX);
         (0..20).for_each(|_| interval.polled(false));
         assert_eq!(interval.get(), POLL_MAX);
         interval.polled(true);

@@ -6,6 +6,7 @@
 use async_trait::async_trait;
 use berth_types::{Class, Timestamp, ids::TaskArn, ports::IdentityDocument};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -23,8 +24,8 @@ pub(crate) trait ControlPlane: Send + Sync + 'static {
     async fn list_stopped(&self, _instance: &str) -> Result<Vec<TaskArn>, EcsError> {
         Ok(Vec::new())
     }
-    /// DescribeTasks, any number. One that the control plane does not know is absent from the answer.
-    async fn describe_tasks(&self, tasks: &[TaskArn]) -> Result<Vec<DescribedTask>, EcsError>;
+    /// DescribeTasks, any number.
+    async fn describe_tasks(&self, tasks: &[TaskArn]) -> Result<Descriptions, EcsError>;
     /// DescribeTaskDefinition: the JSON of `taskDefinition`, as it came.
     async fn describe_task_definition(&self, arn: &str) -> Result<Vec<u8>, EcsError>;
     /// DescribeContainerInstances: the instance's `status` (`ACTIVE`, `DRAINING`, `INACTIVE`...), `None` if it is not known.
@@ -63,6 +64,21 @@ pub(crate) struct Registered {
     pub(crate) container_instance_arn: String,
     /// Attributes that were sent and came back otherwise.
     pub(crate) lost_attributes: Vec<String>,
+}
+
+/// What the control plane says of the tasks that it was asked about. Of one that is in neither list it says nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Descriptions {
+    pub(crate) tasks: Vec<DescribedTask>,
+    /// It says that it does not know them.
+    pub(crate) missing: BTreeSet<TaskArn>,
+}
+
+impl Descriptions {
+    /// The tasks of which something is said.
+    pub(crate) fn answered(&self) -> BTreeSet<&TaskArn> {
+        self.tasks.iter().map(|task| &task.arn).chain(&self.missing).collect()
+    }
 }
 
 /// A task as the control plane describes it.

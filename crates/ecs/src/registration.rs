@@ -22,8 +22,8 @@ use berth_types::{
 use std::{sync::Arc, time::Duration};
 use tracing::{debug, info, warn};
 
-/// After trouble that passes by itself: throttling, no answer.
-const PASSING: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
+/// After trouble that passes by itself: throttling, no answer. As often as an idle node polls in the end.
+const PASSING: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(15) };
 /// While the cluster is not there: people start nodes and make the cluster in either order.
 const NO_CLUSTER: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(60) };
 /// After a refusal, which somebody has to mend.
@@ -92,6 +92,15 @@ pub(crate) fn is_gone(status: Option<&str>) -> bool {
     matches!(status, None | Some("INACTIVE" | "REGISTRATION_FAILED"))
 }
 
+/// The control plane's word for the state of a container instance.
+pub(crate) fn status_of(word: &str) -> InstanceStatus {
+    match word {
+        "DRAINING" | "DEREGISTERING" => InstanceStatus::Draining,
+        _ if is_gone(Some(word)) => InstanceStatus::Inactive,
+        _ => InstanceStatus::Active,
+    }
+}
+
 /// How often to try again after this error.
 fn pace(error: &EcsErrorKind) -> Backoff {
     match error {
@@ -131,9 +140,10 @@ impl Registering {
         loop {
             let (problem, wait) = match self.attempt(&mut registrar).await {
                 Ok(arn) => {
+                    let status = self.status(&arn).await;
                     board.update(|snapshot| {
                         snapshot.container_instance_arn = Some(arn.clone());
-                        snapshot.status = InstanceStatus::Active;
+                        snapshot.status = status;
                         snapshot.problem = None;
                     });
                     return arn;
@@ -181,6 +191,14 @@ impl Registering {
             Next::Wait(wait) => wait,
         };
         Err((text, wait))
+    }
+
+    /// The instance's place now: one that was re-registered may be draining still. Where that is not to be seen the poller's looks say.
+    async fn status(&self, arn: &str) -> InstanceStatus {
+        match self.control.describe_instance(arn).await {
+            Ok(Some(word)) => status_of(&word),
+            Ok(None) | Err(_) => InstanceStatus::Active,
+        }
     }
 
     async fn create_cluster(&self, registrar: &mut Registrar) -> Duration {

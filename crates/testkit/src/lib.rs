@@ -9,3 +9,4 @@ pub mod containers;
 pub mod lease;
 pub mod netns;
 pub mod registry;
+pub mod samples;

@@ -99,7 +99,23 @@ pub enum StopCode {
     SpotInterruption,
     /// The instance is going down.
     TerminationNotice,
+    /// An operator of the node asked for it, past the control plane. ECS has no word for that: whoever shows it says `UserInitiated`.
+    OperatorInitiated,
 }
+
+impl StopCode {
+    /// The same in a word that ECS has.
+    #[must_use]
+    pub fn in_ecs(self) -> Self {
+        match self {
+            Self::OperatorInitiated => Self::UserInitiated,
+            other => other,
+        }
+    }
+}
+
+/// Why a task stopped that an operator stopped, unless there are words of the operator's own.
+pub const STOPPED_BY_OPERATOR: &str = "Task stopped by operator";
 
 /// A task to run: a task definition with its overrides applied, validated, and named. Immutable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 //! whole before it becomes another program.
 
 mod client;
+mod ecs;
 mod exec;
 mod knob;
 mod run_file;
@@ -26,7 +27,7 @@ use tracing_subscriber::EnvFilter;
 #[command(
     name = "vpcbox",
     version,
-    about = "A VPC in a box: EC2 and IMDS over a fabric of real network devices"
+    about = "A VPC in a box: EC2, ECS and IMDS over a fabric of real network devices"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -143,7 +144,8 @@ fn run(command: Command) -> anyhow::Result<()> {
             if json {
                 print(&serde_json::to_string(&status)?)
             } else {
-                print(&format!("{}\n{}", table::status(&status), table::enis(&status.inventory.enis)))
+                let (enis, ecs) = (&status.inventory.enis, &status.inventory.ecs);
+                print(&format!("{}\n{}\n{}", table::status(&status), table::enis(enis), ecs::table(ecs)))
             }
         }
         Command::Knob { which, knobs } => {

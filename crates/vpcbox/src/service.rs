@@ -120,16 +120,16 @@ impl Service {
     {
         let (head, body) = request.into_parts();
         let id = uuid::Uuid::new_v4().to_string();
-        let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+        let body = Limited::new(body, MAX_BODY).collect().await.map(|body| body.to_bytes()).ok();
+        if json::is_json(&head) && !is_control(origin, &head) {
+            return self.json(origin, &head, body.as_deref(), &id).await;
+        }
+        let Some(body) = body else {
             let error = ApiError::new("RequestEntityTooLarge", format!("At most {MAX_BODY} bytes"));
             return Ok(failure(&error, &id));
         };
-        let body = body.to_bytes();
-        if origin == Origin::Machine && head.uri.path().starts_with(control::PREFIX) {
+        if is_control(origin, &head) {
             return Ok(self.control(&head.method, head.uri.path(), &body));
-        }
-        if head.headers.contains_key(TARGET) {
-            return self.json(&head, &body, &id).await;
         }
         if head.uri.path() != "/" || !matches!(head.method, Method::GET | Method::POST) {
             let error = ApiError::new("InvalidAction", "The API is at /, by GET or POST.");
@@ -238,6 +238,11 @@ impl ImdsView for Service {
     fn seal(&self, document: &str) -> String {
         self.lock().keys.seal(document)
     }
+}
+
+/// Whether it is an operator's, who turns knobs.
+fn is_control(origin: Origin, head: &Parts) -> bool {
+    origin == Origin::Machine && head.uri.path().starts_with(control::PREFIX)
 }
 
 fn failure(error: &ApiError, id: &str) -> Response<Full<Bytes>> {

@@ -48,9 +48,12 @@ pub enum AuthError {
     /// A session token that does not belong to the key.
     #[error("The security token included in the request is invalid")]
     BadToken,
-    /// A clock that is off, or credentials that have ended.
+    /// Credentials that have ended.
     #[error("Request has expired.")]
     Expired,
+    /// A clock that is off, here or there; when the request was signed.
+    #[error("Signature not current: {0} is more than 5 minutes off")]
+    Skewed(String),
     /// Signed for another region, service or day.
     #[error("Credential should be scoped to {0}")]
     Scope(String),
@@ -69,7 +72,7 @@ impl AuthError {
             Self::Missing => "MissingAuthenticationToken",
             Self::Incomplete(_) => "IncompleteSignature",
             Self::UnknownKey | Self::BadToken => "AuthFailure",
-            Self::Expired => "RequestExpired",
+            Self::Expired | Self::Skewed(_) => "RequestExpired",
             Self::Scope(_) | Self::Mismatch => "SignatureDoesNotMatch",
         }
     }
@@ -100,7 +103,10 @@ pub fn verify(
     let stamp = text(request.headers, "x-amz-date").ok_or(AuthError::Incomplete("no X-Amz-Date"))?;
     let signed_at = timestamp(stamp).ok_or(AuthError::Incomplete("X-Amz-Date is not a time"))?;
     let too_old = signed_at + MAX_SKEW < now || now + MAX_SKEW < signed_at;
-    if too_old || key.expires.is_some_and(|end| end <= now) {
+    if too_old {
+        return Err(AuthError::Skewed(stamp.to_owned()));
+    }
+    if key.expires.is_some_and(|end| end <= now) {
         return Err(AuthError::Expired);
     }
     if auth.region != region || auth.service != service || !stamp.starts_with(auth.date) {

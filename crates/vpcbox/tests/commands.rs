@@ -129,6 +129,17 @@ fn down_ends_a_running_box_and_may_be_repeated() {
 }
 
 #[test]
+fn down_ends_a_box_that_another_version_of_the_program_brought_up() {
+    let running = Running::start(true, 0);
+    let file = format!("/run/vpcbox/{}.json", running.name);
+    let pid = running.status["pid"].as_u64().unwrap();
+    fs::write(file, format!(r#"{{"name":"{}","pid":{pid},"written_by":"another"}}"#, running.name)).unwrap();
+    let down = running.vpcbox("down", &[]);
+    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+    assert!(namespaces(&running.name).is_empty());
+}
+
+#[test]
 fn down_removes_what_a_killed_box_left_and_up_starts_over_it() {
     let mut running = Running::start(false, 0);
     running.kill();

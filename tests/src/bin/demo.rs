@@ -365,15 +365,18 @@ fn millis(micros: u64) -> String {
 fn print_keep(lab: &Lab, ecs: &Cluster, network: &str) -> Result<()> {
     let show = |title: &str, lines: &[String]| println!("\n  {title}\n    {}", lines.join("\n    "));
     let cluster = format!("--cluster {}", ecs.name);
+    let run = |family: &str| {
+        format!(
+            r#"task=$(aws ecs run-task {cluster} --task-definition {family} --network-configuration "$network" --query 'tasks[0].taskArn' --output text)"#
+        )
+    };
     println!("\nEverything is left running (KEEP=1). To try, in another shell:");
     show("the AWS CLI, for this VPC (no root needed):", &ecs.aws.exports()?);
     show(
         "run one more task of team red, look at it, stop it:",
         &[
             format!("network='{network}'"),
-            format!(
-                "task=$(aws ecs run-task {cluster} --task-definition web --network-configuration $network --query 'tasks[0].taskArn' --output text)"
-            ),
+            run("web"),
             format!("aws ecs wait tasks-running {cluster} --tasks $task"),
             format!(
                 "aws ecs describe-tasks {cluster} --tasks $task --query 'tasks[0].[lastStatus,attachments[0].details]'"
@@ -382,10 +385,15 @@ fn print_keep(lab: &Lab, ecs: &Cluster, network: &str) -> Result<()> {
             format!("aws ecs wait tasks-stopped {cluster} --tasks $task"),
         ],
     );
+    let missing = format!(r#"[{{"name":"app","image":"{}/no/such","memory":64}}]"#, lab.registry()?.host);
     show(
-        "what is there, and why a task that does not run does not:",
+        "why does a task not run? one whose image does not exist:",
         &[
-            format!("aws ecs list-tasks {cluster}"),
+            format!(
+                "aws ecs register-task-definition --family broken --network-mode awsvpc --container-definitions '{missing}' --query taskDefinition.status"
+            ),
+            run("broken"),
+            format!("aws ecs wait tasks-stopped {cluster} --tasks $task"),
             format!(
                 "aws ecs describe-tasks {cluster} --tasks $task --query 'tasks[].[lastStatus,stoppedReason,containers[].reason]'"
             ),

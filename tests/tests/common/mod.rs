@@ -4,13 +4,13 @@
 
 use e2e::{
     image,
-    lab::{Lab, Settings},
+    lab::{Agent, Lab, Settings},
     process,
 };
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 use std::{
-    fs::File,
+    fs::{self, File},
     ops::{Deref, DerefMut},
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -105,4 +105,34 @@ pub(crate) fn in_namespace(task: &Value, url: &str) -> anyhow::Result<String> {
             .arg(format!("--net={namespace}"))
             .args(["timeout", "5", "busybox", "wget", "-q", "-O", "-", url]),
     )
+}
+
+/// A generator small enough to need no crate (SplitMix64).
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+
+    pub(crate) fn one_of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        let at = self.roll(list.len() as u64);
+        &list[usize::try_from(at).unwrap()]
+    }
+}
+
+/// A number from the environment.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Namespaces of this agent's slots, by name.
+pub(crate) fn namespaces(agent: &Agent) -> Vec<String> {
+    let tag = format!("berth-{}-", &agent.instance_id[agent.instance_id.len() - 8..]);
+    let entries = fs::read_dir("/run/netns").unwrap().flatten();
+    entries.map(|e| e.file_name().into_string().unwrap()).filter(|n| n.starts_with(&tag)).collect()
 }

@@ -14,7 +14,7 @@ use axum::{
 };
 use berth_types::{
     assignment::Assignment,
-    task::{StopCode, TaskSnapshot, TaskStatus},
+    task::{STOPPED_BY_OPERATOR, StopCode, TaskSnapshot, TaskStatus},
 };
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
@@ -118,7 +118,7 @@ pub(super) async fn stop(
     body: Bytes,
 ) -> Result<Json<TaskView>, ApiError> {
     let request: StopRequest = if body.is_empty() { StopRequest::default() } else { parse_body(&body)? };
-    let reason = request.reason.unwrap_or_else(|| "Task stopped by operator".into());
+    let reason = request.reason.unwrap_or_else(|| STOPPED_BY_OPERATOR.into());
     if reason.len() > MAX_REASON {
         return Err(ApiError::BadRequest(format!(
             "reason: is {} bytes long; expected at most {MAX_REASON}",
@@ -127,7 +127,7 @@ pub(super) async fn stop(
     }
     let task = find(&admin, &id)?.spec.arn.clone();
     let (reply, answer) = oneshot::channel();
-    let stop = Assignment::Stop { task: task.clone(), reason, code: StopCode::UserInitiated, reply };
+    let stop = Assignment::Stop { task: task.clone(), reason, code: StopCode::OperatorInitiated, reply };
     run::assign(&admin, stop, answer).await?;
     Ok(Json(view(&admin, &*find(&admin, task.as_str())?)))
 }

@@ -172,6 +172,7 @@ async fn node_with(control_plane: bool) -> Node {
         instance: Arc::new(instance()),
         cluster: "demo".into(),
         cluster_name: "demo".parse().unwrap(),
+        privileged: true,
         version: "1.2.3",
         started_at: Timestamp::UNIX_EPOCH,
         now: || Timestamp::UNIX_EPOCH,

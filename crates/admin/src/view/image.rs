@@ -12,19 +12,20 @@ pub struct ImageList {
     pub pulls: PullsSnapshot,
 }
 
-/// How far a pull is, for people: `downloading 3/5 layers, 12.3 of 40.1 MiB`.
+/// How far a pull is, for people: `downloading 3/5 blobs, 12.3 of 40.1 MiB`.
 pub fn progress(pull: &PullView) -> String {
     let mut text = match pull.stage {
         PullStage::Waiting => "waiting for other pulls".to_owned(),
         PullStage::Resolving => "asking the registry".to_owned(),
         PullStage::Downloading => format!(
-            "downloading {}/{} layers, {} of {} MiB",
+            "downloading {}/{} blobs, {} of {} MiB",
             pull.blobs_done,
             pull.blobs,
             mib(pull.bytes_done),
             mib(pull.bytes)
         ),
-        PullStage::Unpacking => format!("unpacking {} layers", pull.blobs),
+        // The config is a blob, too.
+        PullStage::Unpacking => format!("unpacking {} layers", pull.blobs.saturating_sub(1)),
     };
     if let (1.., Some(problem)) = (pull.failures, &pull.problem) {
         text += &format!(" ({} failed so far, the last one: {problem})", tries(pull.failures));
@@ -60,7 +61,7 @@ mod tests {
             failures: 0,
             problem: None,
         };
-        assert_eq!(progress(&pull), "downloading 3/5 layers, 12.3 of 40.1 MiB");
+        assert_eq!(progress(&pull), "downloading 3/5 blobs, 12.3 of 40.1 MiB");
         (pull.failures, pull.problem) = (1, Some("reset".into()));
         pull.stage = PullStage::Resolving;
         assert_eq!(progress(&pull), "asking the registry (1 try failed so far, the last one: reset)");

@@ -215,7 +215,7 @@ impl TaskView {
             reports: around.reports.get(&spec.arn).map(|waiting| ReportsView::new(waiting)),
             waiting: slot.or_else(|| task.waiting.clone()),
             stopped_reason: task.stopped_reason.clone(),
-            stop_code: task.stop_code,
+            stop_code: task.stop_code.map(StopCode::in_ecs),
             created_at: spec.created_at,
             taken_at,
             pull_started_at: task.pull_started_at,

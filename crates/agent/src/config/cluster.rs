@@ -34,7 +34,7 @@ pub(crate) struct ClusterSettings {
     pub(crate) reserved_ports: Vec<u16>,
     /// `ECS_RESERVED_PORTS_UDP`.
     pub(crate) reserved_udp_ports: Vec<u16>,
-    /// `ECS_DISABLE_PRIVILEGED`: the cluster is not told that privileged containers can run here.
+    /// `ECS_DISABLE_PRIVILEGED`: privileged containers are refused, and the cluster is not told that they could run here.
     pub(crate) disable_privileged: bool,
     /// `ECS_AVAILABLE_LOGGING_DRIVERS`, those of them that there are.
     pub(crate) log_drivers: Vec<LogDriver>,
@@ -98,8 +98,8 @@ pub(super) fn read(s: &mut Source) -> ClusterSettings {
 }
 
 fn poll_interval(s: &mut Source) -> (Duration, Duration) {
-    let min = s.duration("BERTH_POLL_MIN_INTERVAL", Duration::from_secs(1), SHORTEST_POLL);
-    let max = s.duration("BERTH_POLL_MAX_INTERVAL", Duration::from_secs(15).max(min), SHORTEST_POLL);
+    let min = s.duration("BERTH_POLL_MIN_INTERVAL", berth_ecs::POLL_MIN, SHORTEST_POLL);
+    let max = s.duration("BERTH_POLL_MAX_INTERVAL", berth_ecs::POLL_MAX.max(min), SHORTEST_POLL);
     if max < min {
         s.problem(
             "BERTH_POLL_MAX_INTERVAL",

@@ -1,6 +1,6 @@
 //! Settings of images: pulls, the credentials of registries, clean-up.
 
-use super::Source;
+use super::{Source, source::Below};
 use berth_containerd::{CleanupConfig, PullBehavior, RegistryAuth};
 use std::{path::Path, time::Duration};
 
@@ -43,9 +43,18 @@ pub(super) fn read(s: &mut Source, root: &Path) -> ImageSettings {
     ImageSettings {
         behavior,
         pull_timeout: s.duration("ECS_IMAGE_PULL_TIMEOUT", minutes(120), second),
-        // The least that the official agent takes for these two.
-        inactivity_timeout: s.duration("ECS_IMAGE_PULL_INACTIVITY_TIMEOUT", minutes(1), minutes(1)),
-        manifest_timeout: s.duration("ECS_MANIFEST_PULL_TIMEOUT", minutes(1), second * 30),
+        inactivity_timeout: s.official_duration(
+            "ECS_IMAGE_PULL_INACTIVITY_TIMEOUT",
+            minutes(1),
+            minutes(1),
+            Below::Least,
+        ),
+        manifest_timeout: s.official_duration(
+            "ECS_MANIFEST_PULL_TIMEOUT",
+            minutes(1),
+            second * 30,
+            Below::Least,
+        ),
         auth: auth(s),
         insecure_registries: registries(s),
         // Each holds a few connections and a disk busy; more are not faster.
@@ -114,9 +123,9 @@ fn cleanup(s: &mut Source, behavior: PullBehavior, root: &Path) -> CleanupConfig
     let disabled = s.boolean("ECS_DISABLE_IMAGE_CLEANUP", false);
     CleanupConfig {
         enabled: !disabled && behavior != PullBehavior::PreferCached,
-        interval: s.duration("ECS_IMAGE_CLEANUP_INTERVAL", minutes(30), minutes(10)),
+        interval: s.official_duration("ECS_IMAGE_CLEANUP_INTERVAL", minutes(30), minutes(10), Below::Default),
         minimum_age: s.duration("ECS_IMAGE_MINIMUM_CLEANUP_AGE", minutes(60), second),
-        per_cycle: s.count("ECS_NUM_IMAGES_DELETE_PER_CYCLE", 1, 1000).unwrap_or(5),
+        per_cycle: s.official_count("ECS_NUM_IMAGES_DELETE_PER_CYCLE", 1000, 5),
         untracked: s.boolean("ECS_ENABLE_UNTRACKED_IMAGE_CLEANUP", false),
         untracked_minimum_age: s.duration("NON_ECS_IMAGE_MINIMUM_CLEANUP_AGE", minutes(60), second),
         exclude: s.list("ECS_EXCLUDE_UNTRACKED_IMAGE"),

@@ -19,6 +19,7 @@ pub(crate) use pool::Pool;
 pub(crate) use source::{Source, read};
 
 use berth_types::ids::ClusterName;
+use source::Below;
 use std::{fmt, path::Path, time::Duration};
 
 /// Everything that can be set.
@@ -80,12 +81,14 @@ impl Config {
         let containerd = places::containerd(&mut s);
         let images = images::read(&mut s, &containerd.root);
         let region = s.text("AWS_DEFAULT_REGION").or_else(|| s.text("AWS_REGION"));
+        let seconds = Duration::from_secs;
         let stop_timeout =
-            s.duration("ECS_CONTAINER_STOP_TIMEOUT", Duration::from_secs(30), Duration::from_secs(1));
-        let cleanup_wait = s.duration(
+            s.official_duration("ECS_CONTAINER_STOP_TIMEOUT", seconds(30), seconds(1), Below::Least);
+        let cleanup_wait = s.official_duration(
             "ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION",
-            Duration::from_secs(3 * 3600),
-            Duration::from_secs(1),
+            seconds(3 * 3600),
+            seconds(1),
+            Below::Default,
         );
         let disable_az = s.boolean("ECS_DISABLE_TASK_METADATA_AZ", false);
         let ec2_endpoint = s.url("BERTH_EC2_ENDPOINT");

@@ -41,6 +41,13 @@ impl fmt::Debug for Source {
     }
 }
 
+/// What the official agent takes for a duration that is less than the least that there may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Below {
+    Least,
+    Default,
+}
+
 /// What is left when all settings are read.
 #[derive(Debug)]
 pub(super) struct Rest {
@@ -172,6 +179,41 @@ impl Source {
             self.problem(key, format!("a duration such as 30s or 1h30m, at least {min:?}"));
             default
         })
+    }
+
+    /// A duration of the official agent's, which goes on where there is less than the least: with the least, or with the default.
+    pub(super) fn official_duration(
+        &mut self,
+        key: &'static str,
+        default: Duration,
+        min: Duration,
+        below: Below,
+    ) -> Duration {
+        let given = self.duration(key, default, Duration::ZERO);
+        if given >= min {
+            return given;
+        }
+        let (taken, name) = match below {
+            // Nothing at all is for the official agent what is not set.
+            Below::Least if !given.is_zero() => (min, "the least that there may be"),
+            Below::Least | Below::Default => (default, "the default"),
+        };
+        self.warn(format!("{key}: {given:?} is less than {min:?}; {taken:?} is taken, {name}"));
+        taken
+    }
+
+    /// A number of the official agent's, which takes the default where there is less than one.
+    pub(super) fn official_count(&mut self, key: &'static str, max: u32, default: u32) -> usize {
+        let below = self.values.get(key).and_then(|(text, _)| text.parse::<i64>().ok()).filter(|n| *n < 1);
+        let number = match below {
+            Some(number) => {
+                self.take(key);
+                self.warn(format!("{key}: {number} is less than 1; {default} is taken, the default"));
+                default
+            }
+            None => self.number(key, 1, max).unwrap_or(default),
+        };
+        usize::try_from(number).unwrap_or(usize::MAX)
     }
 
     pub(super) fn one_of<T: Copy>(&mut self, key: &'static str, default: &str, choices: &[(&str, T)]) -> T {

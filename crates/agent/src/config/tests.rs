@@ -38,6 +38,28 @@ fn a_file_of_the_official_agent_is_read() {
 }
 
 #[test]
+fn the_settings_that_people_have_in_their_files_start() {
+    // Collected from public user data scripts; what is not acted on is named once, and nothing of it is an error.
+    let config = from(
+        "AWS_DEFAULT_REGION=us-west-2\nECS_CLUSTER=builders\nECS_ENABLE_TASK_IAM_ROLE=true\nECS_ENABLE_TASK_IAM_ROLE_NETWORK_HOST=true\n\
+         ECS_ENABLE_TASK_ENI=true\nECS_DATADIR=/data\nECS_LOGFILE=/log/ecs-agent.log\nECS_CONTAINER_START_TIMEOUT=15m\n\
+         ECS_AVAILABLE_LOGGING_DRIVERS=[\"awslogs\",\"json-file\",\"journald\",\"logentries\",\"splunk\",\"syslog\"]\n\
+         ECS_RESERVED_PORTS=[22, 2375, 2376, 51678, 51679]\nECS_ENGINE_TASK_CLEANUP_WAIT_DURATION=1m\nECS_IMAGE_CLEANUP_INTERVAL=10m\n\
+         ECS_IMAGE_MINIMUM_CLEANUP_AGE=1m\nNON_ECS_IMAGE_MINIMUM_CLEANUP_AGE=1m\nECS_NUM_IMAGES_DELETE_PER_CYCLE=100\n\
+         ECS_IMAGE_PULL_BEHAVIOR=always\nECS_IMAGE_PULL_INACTIVITY_TIMEOUT=60m\nECS_EXCLUDE_UNTRACKED_IMAGE=[\"alpine:latest\"]\n\
+         ECS_CONTAINER_INSTANCE_PROPAGATE_TAGS_FROM=ec2_instance\nECS_CONTAINER_INSTANCE_TAGS={\"Name\": \"builder\"}\n\
+         ECS_INSTANCE_ATTRIBUTES={\"stack\":\"prod\"}\nECS_TASK_METADATA_RPS_LIMIT=100,150\nECS_ENABLE_CONTAINER_METADATA=true\n\
+         ECS_RESERVED_MEMORY=4096\nECS_LOGLEVEL=warn\nECS_ENGINE_AUTH_TYPE=\nECS_ENGINE_AUTH_DATA=\nDOCKER_HOST=unix:///var/run/docker.sock\n\
+         NO_PROXY=169.254.169.254,169.254.170.2,/var/run/docker.sock\n",
+    )
+    .unwrap();
+    assert_eq!((config.cluster.as_str(), config.region.as_deref()), ("builders", Some("us-west-2")));
+    assert_eq!(config.images.cleanup.exclude, ["alpine:latest"]);
+    assert!(config.unused.contains(&"ECS_ENABLE_TASK_IAM_ROLE".to_owned()), "{:?}", config.unused);
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+}
+
+#[test]
 fn lists_of_ids_are_parsed() {
     let config =
         from("BERTH_SUBNETS=subnet-12345678, subnet-abcdef01\nBERTH_DNS_SERVERS=[\"10.0.0.2\"]").unwrap();
@@ -56,7 +78,7 @@ fn each_bad_value_names_its_key_its_line_and_what_was_expected() {
         ("\nBERTH_WARM_SLOTS=-1", "test.config line 2", "whole number"),
         ("BERTH_MTU=100000", "BERTH_MTU", "1280 to 9001"),
         ("BERTH_LEASE_TIMEOUT=5", "BERTH_LEASE_TIMEOUT", "duration such as 30s"),
-        ("ECS_CONTAINER_STOP_TIMEOUT=0s", "ECS_CONTAINER_STOP_TIMEOUT", "at least 1s"),
+        ("ECS_CONTAINER_STOP_TIMEOUT=soon", "ECS_CONTAINER_STOP_TIMEOUT", "a duration such as 30s"),
         ("ECS_CLUSTER=a b", "ECS_CLUSTER", "a cluster name"),
         ("ECS_LOGLEVEL=loud", "ECS_LOGLEVEL", "crit, error, warn, info, debug"),
         ("ECS_AWSVPC_BLOCK_IMDS=maybe", "ECS_AWSVPC_BLOCK_IMDS", "true or false"),
@@ -109,6 +131,8 @@ fn durations_are_read_as_go_reads_them() {
         ("", None),
         ("-1s", None),
         ("1d", None),
+        ("2562047h", Some(9_223_369_200_000)),
+        ("2562048h", None),
         ("s", None),
     ];
     for (text, millis) in table {

@@ -21,6 +21,9 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// The longest duration that Go knows, 292 years; a clock overflows with not much more.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
+
 /// Go's `time.ParseDuration`, without negative ones: `1h30m`, `10s`, `1.5h`, `300ms`, `0`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
@@ -45,7 +48,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         total += number * seconds;
         rest = &rest[unit_end..];
     }
-    (!text.is_empty()).then(|| Duration::try_from_secs_f64(total).ok()).flatten()
+    (!text.is_empty()).then(|| Duration::try_from_secs_f64(total).ok()).flatten().filter(|d| *d <= LONGEST)
 }
 
 /// The short name of a cluster that is given by name or by ARN.

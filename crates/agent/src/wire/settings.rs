@@ -107,11 +107,14 @@ pub(super) fn ecs(config: &Config, instance: &InstanceFacts, ipv6: bool) -> EcsC
         reserved_udp_ports: control.reserved_udp_ports.clone(),
         abilities: Abilities {
             privileged: !control.disable_privileged,
+            log_drivers: control.log_drivers.clone(),
             ipv6,
             blocks_imds: config.pool.block_imds,
             os_family: control.os_family.clone(),
         },
         polls_per_minute: control.polls_per_minute,
+        poll_min: control.poll_min,
+        poll_max: control.poll_max,
         seed: seed(instance),
         clock: Timestamp::now,
     }

@@ -2,46 +2,18 @@
 
 use super::*;
 use crate::config::Nofile;
+use berth_testkit::samples;
 use berth_types::{
     eni::SlotFiles,
-    ids::{ContainerId, EndpointId},
+    ids::ContainerId,
     ports::CreateContainer,
-    task::{ContainerSpec, LogDriver, LogSpec, Tmpfs, Ulimit, VolumeView},
+    task::{ContainerSpec, Tmpfs, Ulimit, VolumeView},
 };
 use oci_spec::runtime::{Mount, PosixRlimitType};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 pub(crate) fn container_spec() -> ContainerSpec {
-    ContainerSpec {
-        name: "web".into(),
-        endpoint_id: EndpointId::random(),
-        image: "busybox".into(),
-        essential: true,
-        cpu: 0,
-        memory: None,
-        memory_reservation: None,
-        entry_point: None,
-        command: None,
-        environment: vec![],
-        working_directory: None,
-        user: None,
-        readonly_root_filesystem: false,
-        privileged: false,
-        capabilities_add: vec![],
-        capabilities_drop: vec![],
-        ulimits: vec![],
-        shared_memory_size: None,
-        tmpfs: vec![],
-        mount_points: vec![],
-        port_mappings: vec![],
-        depends_on: vec![],
-        start_timeout: None,
-        stop_timeout: None,
-        log: LogSpec { driver: LogDriver::JsonFile, options: BTreeMap::new() },
-        docker_labels: BTreeMap::new(),
-        no_new_privileges: false,
-        pseudo_terminal: false,
-    }
+    samples::container("web", "busybox")
 }
 
 fn image() -> ImageSettings {

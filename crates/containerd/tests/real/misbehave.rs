@@ -40,7 +40,8 @@ async fn every_misbehaviour_has_a_reason_of_its_own_and_none_is_for_ever() {
     let built = registry.add("web", "1", &image()).unwrap();
     let (layer, reference) = (Target::Digest(built.layers[0].digest.clone()), registry.reference("web", "1"));
     let layer_size = built.layers[0].bytes.len();
-    let sent = format!("blob {}: the registry sent bytes with digest sha256:", built.layers[0].digest);
+    let sent =
+        format!("blob {} of web:1: the registry sent bytes with digest sha256:", built.layers[0].digest);
     let api = client(&containerd);
     for (target, fault, resolve, reason) in [
         (Target::Manifests, Fault::WrongBytes, true, "the registry sent a manifest with digest sha256:"),
@@ -121,7 +122,7 @@ async fn a_registry_that_vanishes_is_named_and_its_half_layer_is_used_when_it_is
     let api = client(&containerd);
     let (kind, text) = why(&api, &reference).await;
     assert!(matches!(kind, ContainerErrorKind::CannotPull(_)), "{kind:?}");
-    assert!(text.contains(&format!("blob {layer}: connection refused")), "{text}");
+    assert!(text.contains(&format!("blob {layer} of web:1: connection refused")), "{text}");
     registry.heal();
     registry.come_back().await.unwrap();
     api.image(&reference).await.unwrap();

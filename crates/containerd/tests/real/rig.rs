@@ -3,12 +3,12 @@
 use berth_containerd::{
     Containerd, ContainerdConfig, ImageSettings, PullBehavior, PullConfig, RetryPolicy, logs,
 };
-use berth_testkit::containerd::PrivateContainerd;
+use berth_testkit::{containerd::PrivateContainerd, samples};
 use berth_types::{
     eni::SlotFiles,
-    ids::{ContainerId, EndpointId, TaskArn},
+    ids::{ContainerId, TaskArn},
     ports::{ContainerEvent, Containers, CreateContainer},
-    task::{ContainerSpec, LogDriver, LogSpec},
+    task::ContainerSpec,
 };
 use std::{
     collections::BTreeMap,
@@ -101,7 +101,7 @@ impl Rig {
     }
 
     pub(crate) fn container(&self, name: &str, change: impl FnOnce(&mut ContainerSpec)) -> CreateContainer {
-        let mut spec = spec(name);
+        let mut spec = samples::container(name, IMAGE);
         change(&mut spec);
         let dir = self.containerd.dir();
         for (file, text) in [
@@ -216,39 +216,6 @@ pub(crate) fn settings() -> ImageSettings {
         cmd: Some(vec!["sh".into(), "-c".into(), "echo from image".into()]),
         working_dir: Some("/srv/made/by/runc".into()),
         ..ImageSettings::default()
-    }
-}
-
-fn spec(name: &str) -> ContainerSpec {
-    ContainerSpec {
-        name: name.into(),
-        endpoint_id: EndpointId::random(),
-        image: IMAGE.into(),
-        essential: true,
-        cpu: 0,
-        memory: None,
-        memory_reservation: None,
-        entry_point: None,
-        command: None,
-        environment: vec![],
-        working_directory: None,
-        user: None,
-        readonly_root_filesystem: false,
-        privileged: false,
-        capabilities_add: vec![],
-        capabilities_drop: vec![],
-        ulimits: vec![],
-        shared_memory_size: None,
-        tmpfs: vec![],
-        mount_points: vec![],
-        port_mappings: vec![],
-        depends_on: vec![],
-        start_timeout: None,
-        stop_timeout: None,
-        log: LogSpec { driver: LogDriver::JsonFile, options: BTreeMap::new() },
-        docker_labels: BTreeMap::new(),
-        no_new_privileges: false,
-        pseudo_terminal: false,
     }
 }
 

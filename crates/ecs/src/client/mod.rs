@@ -17,7 +17,7 @@ mod tests;
 use crate::{
     config::EcsConfig,
     failure,
-    port::{ControlPlane, DescribedTask, EcsError, EcsErrorKind, Registered, Registration, Report},
+    port::{ControlPlane, Descriptions, EcsError, EcsErrorKind, Registered, Registration, Report},
 };
 use async_trait::async_trait;
 use aws_sdk_ecs::{
@@ -78,7 +78,7 @@ impl EcsClient {
         Err(failure::malformed(OP, instance, format!("more than {PAGES_MAX} pages")))
     }
 
-    async fn describe_page(&self, tasks: &[TaskArn]) -> Result<Vec<DescribedTask>, EcsError> {
+    async fn describe_page(&self, tasks: &[TaskArn]) -> Result<Descriptions, EcsError> {
         const OP: &str = "describe";
         let target = || match tasks {
             [one] => one.to_string(),
@@ -97,13 +97,14 @@ impl EcsClient {
             .map_err(|error| failure::sort(OP, target(), error))?;
         // A task that is absent counts as unknown to the control plane: that may only be said when it said so.
         refuse_failures(OP, target, reply.failures(), &[MISSING])?;
+        let missing = reply.failures().iter().filter_map(|failure| failure.arn()?.parse().ok()).collect();
         let mut overrides =
             raw::overrides(&body.take()).map_err(|e| failure::malformed(OP, target(), e.to_string()))?;
         let described = reply.tasks.unwrap_or_default().into_iter().map(|task| {
             let own = task.task_arn.as_deref().and_then(|arn| overrides.remove(arn));
             convert::task(task, own).ok_or_else(|| failure::malformed(OP, target(), "a task without an ARN"))
         });
-        described.collect()
+        Ok(Descriptions { tasks: described.collect::<Result<_, _>>()?, missing })
     }
 }
 
@@ -170,12 +171,14 @@ impl ControlPlane for EcsClient {
         self.list(instance, DesiredStatus::Stopped).await
     }
 
-    async fn describe_tasks(&self, tasks: &[TaskArn]) -> Result<Vec<DescribedTask>, EcsError> {
-        let mut described = Vec::with_capacity(tasks.len());
+    async fn describe_tasks(&self, tasks: &[TaskArn]) -> Result<Descriptions, EcsError> {
+        let mut all = Descriptions::default();
         for page in tasks.chunks(PAGE) {
-            described.extend(self.describe_page(page).await?);
+            let Descriptions { tasks, missing } = self.describe_page(page).await?;
+            all.tasks.extend(tasks);
+            all.missing.extend(missing);
         }
-        Ok(described)
+        Ok(all)
     }
 
     async fn describe_task_definition(&self, arn: &str) -> Result<Vec<u8>, EcsError> {

@@ -20,6 +20,7 @@ type Script = Arc<dyn Fn(&str, &Value) -> Option<(u16, String)> + Send + Sync>;
 
 struct Peer {
     client: EcsClient,
+    config: EcsConfig,
     calls: Arc<Mutex<Vec<(String, Value)>>>,
 }
 
@@ -39,7 +40,13 @@ async fn peer(script: impl Fn(&str, &Value) -> Option<(u16, String)> + Send + Sy
         region: Some("us-west-2".into()),
         ..EcsConfig::new("demo")
     };
-    Peer { client: EcsClient::new(&config, "us-west-2").unwrap(), calls }
+    Peer { client: EcsClient::new(&config, "us-west-2").unwrap(), config, calls }
+}
+
+/// A client with the peer's credentials for an endpoint elsewhere.
+fn elsewhere(peer: &Peer, endpoint: &str) -> EcsClient {
+    let config = EcsConfig { endpoint: Some(endpoint.to_owned()), ..peer.config.clone() };
+    EcsClient::new(&config, "us-west-2").unwrap()
 }
 
 /// One request on one connection.
@@ -171,7 +178,7 @@ async fn tasks_come_with_their_overrides_and_attachment_as_they_were_sent() {
         Some((200, json!({"tasks": [task], "failures": [{"arn": arn("2").as_str(), "reason": "MISSING"}]}).to_string()))
     })
     .await;
-    let tasks = peer.client.describe_tasks(&[arn("1"), arn("2")]).await.unwrap();
+    let tasks = peer.client.describe_tasks(&[arn("1"), arn("2")]).await.unwrap().tasks;
     let [task] = tasks.as_slice() else { panic!("{tasks:?}") };
     let overrides: Value = serde_json::from_slice(task.overrides.as_ref().unwrap()).unwrap();
     assert_eq!(overrides["containerOverrides"][0]["newMember"], 1);
@@ -191,6 +198,16 @@ async fn a_failure_that_is_not_missing_is_no_answer_about_the_task() {
     .await;
     let error = peer.client.describe_tasks(&[arn("1")]).await.unwrap_err();
     assert!(error.to_string().contains("x: TIMEOUT"), "{error}");
+}
+
+#[tokio::test]
+async fn only_a_task_that_is_said_to_be_missing_is_missing() {
+    let peer = peer(|_, _| {
+        Some((200, json!({"tasks": [], "failures": [{"arn": arn("1"), "reason": "MISSING"}]}).to_string()))
+    })
+    .await;
+    let said = peer.client.describe_tasks(&[arn("1"), arn("2")]).await.unwrap();
+    assert_eq!((said.missing, said.tasks.len()), ([arn("1")].into(), 0));
 }
 
 #[tokio::test]
@@ -313,4 +330,22 @@ async fn a_refused_report_says_of_which_task() {
             arn("1")
         )
     );
+}
+
+#[tokio::test]
+async fn what_broke_a_connection_is_said_in_plain_words() {
+    let hangs_up = peer(|_, _| None).await;
+    let error = hangs_up.client.describe_tasks(&[arn("1")]).await.unwrap_err();
+    let text = berth_types::Chain(&error).to_string();
+    let expected = format!(
+        "describe {}: no answer: the connection failed: connection closed before message completed",
+        arn("1")
+    );
+    assert_eq!(text, expected);
+    // Credentials come from the peer, and ECS is where nobody listens.
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let client = elsewhere(&hangs_up, &format!("http://{nobody}"));
+    let error = client.list_tasks("one").await.unwrap_err();
+    let text = berth_types::Chain(&error).to_string();
+    assert_eq!(text, "list tasks of one: no answer: the connection failed: connection refused");
 }

@@ -2,6 +2,7 @@
 
 use super::{
     Now, Tick,
+    gate::Trouble,
     news::{self, Phase, Told},
     queue::{Kind, Queue, Queued},
     record::TaskReports,
@@ -61,6 +62,9 @@ pub(super) struct Entry {
     durable: u64,
     /// Must be durable: reports, and with the last of them the end.
     required: u64,
+    /// Must be durable before the next report goes: that the one before was acknowledged. Else a crash would repeat both, and the control
+    /// plane would hear an old one after a newer one.
+    acknowledged: u64,
     /// The next report is under way.
     pub(super) sending: bool,
     pub(super) retry: Option<Retry>,
@@ -93,6 +97,7 @@ impl Entry {
             saved: 0,
             durable: 0,
             required: 0,
+            acknowledged: 0,
             sending: false,
             retry: None,
         }
@@ -174,6 +179,9 @@ impl Entry {
     /// The report that may be sent now, or the time from which it may be.
     pub(super) fn sendable(&self, now: Tick) -> Result<&Queued, Option<Tick>> {
         let next = self.reports.queue.next().filter(|q| q.change <= self.durable).ok_or(None)?;
+        if self.acknowledged > self.durable {
+            return Err(None);
+        }
         match &self.retry {
             _ if self.sending => Err(None),
             Some(retry) if retry.not_before > now => Err(Some(retry.not_before)),
@@ -187,14 +195,24 @@ impl Entry {
         self.retry = None;
         self.reports.queue.pop();
         self.changes += 1;
+        if !self.reports.queue.is_empty() {
+            self.acknowledged = self.changes;
+        }
     }
 
     /// The report that is under way did not get through.
-    pub(super) fn failed(&mut self, problem: String, now: Tick, jitter: &mut Jitter) {
+    pub(super) fn failed(&mut self, trouble: Trouble, problem: String, now: Tick, jitter: &mut Jitter) {
         self.sending = false;
         let failures = self.retry.as_ref().map_or(0, |r| r.failures).saturating_add(1);
-        let not_before = now + jitter.around(super::gate::backoff(failures));
+        let not_before = now + jitter.around(trouble.wait(failures));
         self.retry = Some(Retry { failures, not_before, problem });
+    }
+
+    /// What was in the way is over: the next report need not wait.
+    pub(super) fn release(&mut self, now: Tick) {
+        if let Some(retry) = &mut self.retry {
+            retry.not_before = retry.not_before.min(now);
+        }
     }
 
     pub(super) fn failures(&self) -> u32 {
@@ -210,7 +228,7 @@ impl Entry {
 
     /// Reports wait for the record to be durable.
     pub(super) fn needs_intent(&self) -> bool {
-        self.durable < self.required
+        self.durable < self.required.max(self.acknowledged)
     }
 
     /// The change that a record made now carries.
@@ -232,7 +250,7 @@ impl Entry {
 
     /// The control plane will hear of the end, whatever becomes of engine and agent.
     pub(super) fn end_is_on_record(&self) -> bool {
-        self.is_ended() && !self.needs_intent()
+        self.is_ended() && self.durable >= self.required
     }
 
     /// Nobody needs the record any more, or will not from then on.

@@ -11,6 +11,9 @@ const LONGEST: Duration = Duration::from_secs(30);
 const FACTOR: f64 = 1.3;
 /// Powers of 1.3 from 1 s to beyond 30 s.
 const MAX_POWER: i32 = 13;
+/// Between probes of a control plane that does not answer at all. Nobody is there who could be overrun, one call for a whole node is
+/// little when it comes back, and what happened meanwhile is to be told within seconds.
+const LONGEST_AWAY: Duration = Duration::from_secs(5);
 /// Between probes when the credentials may not report: someone must mend a policy, and is not helped by being asked often.
 const UNAUTHORIZED: Duration = Duration::from_secs(60);
 
@@ -23,10 +26,23 @@ pub(super) fn backoff(failures: u32) -> Duration {
 /// What is wrong with the control plane, rather than with a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// It throttles, or does not answer.
+    /// It throttles, or makes no sense.
     Busy,
+    /// It does not answer.
+    Away,
     /// It does not let us.
     Unauthorized,
+}
+
+impl Trouble {
+    /// The wait after so many failures in a row, before jitter.
+    pub(super) fn wait(self, failures: u32) -> Duration {
+        match self {
+            Self::Busy => backoff(failures),
+            Self::Away => backoff(failures).min(LONGEST_AWAY),
+            Self::Unauthorized => UNAUTHORIZED,
+        }
+    }
 }
 
 /// The gate.
@@ -68,6 +84,13 @@ impl Gate {
         }
     }
 
+    /// The control plane was heard again by others: the next probe need not wait.
+    pub(super) fn knock(&mut self, now: Tick) {
+        if let Some(closed) = &mut self.0 {
+            closed.until = closed.until.min(now);
+        }
+    }
+
     /// The control plane has answered. Says whether it had not before.
     pub(super) fn open(&mut self) -> bool {
         self.0.take().is_some()
@@ -80,11 +103,8 @@ impl Gate {
             Some(closed) if probe => closed.failures.saturating_add(1),
             Some(_) => return false,
         };
-        let wait = match trouble {
-            Trouble::Busy => backoff(failures),
-            Trouble::Unauthorized => UNAUTHORIZED,
-        };
-        self.0 = Some(Closed { failures, until: now + jitter.around(wait), probing: false });
+        let until = now + jitter.around(trouble.wait(failures));
+        self.0 = Some(Closed { failures, until, probing: false });
         failures == 1
     }
 }
@@ -99,6 +119,20 @@ mod tests {
         assert_eq!(waits[..4], [1000, 1300, 1690, 2197]);
         assert!(waits.is_sorted() && waits[19] == 30_000);
         assert_eq!(backoff(u32::MAX), LONGEST);
+        assert_eq!(Trouble::Away.wait(u32::MAX), LONGEST_AWAY);
+    }
+
+    #[test]
+    fn the_next_probe_goes_at_once_when_others_have_heard_the_control_plane() {
+        let (mut gate, mut jitter) = (Gate::default(), Jitter::new(1));
+        let second = Duration::from_secs;
+        gate.failed(Trouble::Unauthorized, false, second(0), &mut jitter);
+        assert!(matches!(gate.leave(second(1)), Leave::Wait(_)));
+        gate.knock(second(1));
+        assert_eq!(gate.leave(second(1)), Leave::Probe);
+        gate.probe();
+        gate.knock(second(2));
+        assert_eq!(gate.leave(second(2)), Leave::Probing);
     }
 
     #[test]

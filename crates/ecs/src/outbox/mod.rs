@@ -11,7 +11,7 @@
 //! * [`entry`], [`world`]: one task, all tasks; [`gate`]: whether the control plane takes anything at all; [`record`]: on disk.
 //!
 //! A report is recorded before it is sent and before the engine may forget its task, so a crash can repeat a report and cannot lose one.
-//! An acknowledgement is recorded behind its back: what is lost of that is a report that is sent again.
+//! An acknowledgement is recorded before the task's next report goes: a crash repeats the last report at most, and never an older one.
 
 mod entry;
 mod gate;
@@ -36,7 +36,7 @@ use berth_types::{
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -118,6 +118,7 @@ pub(crate) struct Outbox {
     engine: watch::Receiver<Arc<EngineSnapshot>>,
     refusals: mpsc::Receiver<Refusal>,
     reports: watch::Sender<Arc<ReportsSnapshot>>,
+    heard: Arc<Notify>,
     clock: Clock,
     start: Instant,
     world: World,
@@ -128,16 +129,19 @@ pub(crate) struct Outbox {
 enum Event {
     Refused(Refusal),
     Done(Outcome),
+    Heard,
     Time,
 }
 
 impl Outbox {
-    /// An outbox that has not begun. It publishes on `reports`; `seed` is different on each node.
+    /// An outbox that has not begun. It publishes on `reports`; `heard` tells that others hear the control plane again; `seed` is
+    /// different on each node.
     pub(crate) fn new(
         journal: Arc<dyn Journal>,
         control_plane: Arc<dyn ControlPlane>,
         engine: watch::Receiver<Arc<EngineSnapshot>>,
         reports: watch::Sender<Arc<ReportsSnapshot>>,
+        heard: Arc<Notify>,
         clock: Clock,
         seed: u64,
     ) -> (Self, RefuseHandle) {
@@ -148,6 +152,7 @@ impl Outbox {
             engine,
             refusals,
             reports,
+            heard,
             clock,
             start: Instant::now(),
             world: World::new(seed),
@@ -235,6 +240,7 @@ impl Outbox {
             Some(refusal) = self.refusals.recv() => Event::Refused(refusal),
             Some(result) = self.ops.join_next() => joined(result),
             Ok(()) = self.engine.changed() => Event::Time,
+            () = self.heard.notified() => Event::Heard,
             () = sleep => Event::Time,
         }
     }
@@ -261,6 +267,7 @@ impl Outbox {
                 self.world.apply(outcome, now);
                 self.answer(failure);
             }
+            Event::Heard => self.world.heard(now.tick),
             Event::Time => {}
         }
     }

@@ -8,7 +8,9 @@ use crate::port::{ContainerNews, News, Report, TaskNews};
 use berth_types::{
     Timestamp,
     ids::TaskArn,
-    task::{ContainerSnapshot, ContainerStatus, Origin, StopCode, TaskSnapshot, TaskStatus},
+    task::{
+        ContainerSnapshot, ContainerStatus, Origin, STOPPED_BY_OPERATOR, StopCode, TaskSnapshot, TaskStatus,
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -156,6 +158,7 @@ fn ended_containers(told: &mut Told, task: &TaskSnapshot, now: Timestamp) -> Opt
 
 fn stopped(told: &mut Told, task: &TaskSnapshot, now: Timestamp) -> Queued {
     told.phase = Phase::Stopped;
+    let shown = task.stopped_reason.as_deref().unwrap_or_default();
     // The control plane has words of its own for an essential container's end, and for what was asked for by way of itself.
     let reason = match task.stop_code {
         Some(
@@ -164,12 +167,14 @@ fn stopped(told: &mut Told, task: &TaskSnapshot, now: Timestamp) -> Queued {
             | StopCode::ServiceSchedulerInitiated
             | StopCode::SpotInterruption
             | StopCode::TerminationNotice,
-        ) => "",
-        Some(StopCode::TaskFailedToStart) | None => task.stopped_reason.as_deref().unwrap_or_default(),
+        ) => String::new(),
+        Some(StopCode::OperatorInitiated) if shown == STOPPED_BY_OPERATOR => shown.to_owned(),
+        Some(StopCode::OperatorInitiated) => format!("{STOPPED_BY_OPERATOR}: {shown}"),
+        Some(StopCode::TaskFailedToStart) | None => shown.to_owned(),
     };
     let containers = task.containers.iter().map(ended).collect();
     let news = TaskNews {
-        reason: cut(reason, MAX_REASON),
+        reason: cut(&reason, MAX_REASON),
         execution_stopped_at: task.execution_stopped_at,
         ..task_news(task, "STOPPED", containers)
     };

@@ -194,16 +194,15 @@ impl World {
         let error = match result {
             Ok(()) => {
                 entry.done();
-                return self.opened();
+                return self.opened(now);
             }
             Err(error) => error,
         };
         let problem = Chain(&error).to_string();
         let trouble = match error.kind {
+            EcsErrorKind::Unavailable(_) => Trouble::Away,
             // Said in time but not in words that we know: somebody stands between us and the control plane.
-            EcsErrorKind::Throttled(_) | EcsErrorKind::Unavailable(_) | EcsErrorKind::Malformed(_) => {
-                Trouble::Busy
-            }
+            EcsErrorKind::Throttled(_) | EcsErrorKind::Malformed(_) => Trouble::Busy,
             EcsErrorKind::Unauthorized(_) => Trouble::Unauthorized,
             EcsErrorKind::InvalidParameter(_)
             | EcsErrorKind::Refused(_)
@@ -211,19 +210,31 @@ impl World {
                 let kind = entry.next_kind();
                 tracing::error!(%task, ?kind, error = problem, "control plane refuses a report; it is dropped");
                 entry.done();
-                return self.opened();
+                return self.opened(now);
             }
         };
-        entry.failed(problem.clone(), now, &mut self.jitter);
+        entry.failed(trouble, problem.clone(), now, &mut self.jitter);
         if self.gate.failed(trouble, probe, now, &mut self.jitter) {
             tracing::warn!(%task, error = problem, "control plane does not take reports; they wait");
         }
     }
 
-    fn opened(&mut self) {
+    /// The control plane has taken a report. What was held back by the same trouble waits no longer.
+    fn opened(&mut self, now: Tick) {
         if self.gate.open() {
             tracing::info!("control plane takes reports again");
+            self.release(now);
         }
+    }
+
+    fn release(&mut self, now: Tick) {
+        self.entries.values_mut().for_each(|entry| entry.release(now));
+    }
+
+    /// The poller hears the control plane again: a report is tried at once.
+    pub(super) fn heard(&mut self, now: Tick) {
+        self.gate.knock(now);
+        self.release(now);
     }
 
     /// What is to be done now; it counts as under way.

@@ -19,11 +19,11 @@ mod watcher;
 
 use crate::{
     board::Board,
-    config::Clock,
+    config::{Abilities, Clock, EcsConfig},
     meter::Metered,
-    pacing::{Backoff, Bucket, Interval, Jitter, POLL_MAX},
+    pacing::{Backoff, Bucket, Interval, Jitter},
     port::{ControlPlane, DescribedTask, EcsError, EcsErrorKind},
-    registration::is_gone,
+    registration::status_of,
 };
 use act::{Act, Acted, never_started};
 use berth_types::{
@@ -51,8 +51,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// A container instance that is said not to exist, or of which nothing is said, is looked at again after this.
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(10);
-/// After polls that got no answer.
-const PASSING: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
+/// After polls that got no answer: no more rarely than an idle node asks, so that nobody waits long after an outage.
+const PASSING: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(15) };
 /// After polls that were refused, which somebody has to mend.
 const REFUSED: Backoff = Backoff { first: Duration::from_secs(15), longest: Duration::from_secs(120) };
 /// Assignments that wait for the engine's durable answer at a time: they share its flushes of the journal, and leave most of the
@@ -70,6 +70,8 @@ pub(crate) struct Doors {
     pub(crate) refuse: Arc<dyn Refuse>,
     /// An operator has changed something: look at the instance now.
     pub(crate) poke: Arc<Notify>,
+    /// The control plane is heard again after it was not: the outbox need not wait.
+    pub(crate) heard: Arc<Notify>,
 }
 
 /// The poller. Its memory outlives a registration.
@@ -77,6 +79,8 @@ pub(crate) struct Poller {
     doors: Doors,
     /// Name or ARN as configured.
     cluster: String,
+    /// What may run here.
+    abilities: Abilities,
     clock: Clock,
     started: Instant,
     watcher: Watcher,
@@ -114,39 +118,37 @@ struct Polled {
 
 /// Shows operators what the control plane says of the container instance.
 fn show(instance: &str, word: Option<&str>, board: &Board) -> Place {
-    let (place, status) = match word {
-        None => {
-            board.problem(Some("the control plane does not know the container instance".to_owned()));
-            return Place::Unknown;
-        }
-        Some("DRAINING" | "DEREGISTERING") => (Place::Here, InstanceStatus::Draining),
-        Some(_) if is_gone(word) => (Place::Gone, InstanceStatus::Inactive),
-        Some(_) => (Place::Here, InstanceStatus::Active),
+    let Some(word) = word else {
+        board.problem(Some("the control plane does not know the container instance".to_owned()));
+        return Place::Unknown;
     };
+    let status = status_of(word);
     if status != board.status() {
         info!(instance, ?status, "the container instance has changed");
     }
     board.update(|snapshot| snapshot.status = status);
-    if place == Place::Gone {
+    if status == InstanceStatus::Inactive {
         let problem =
             "the container instance was deregistered; its tasks keep running, a restart registers it anew";
         board.problem(Some(problem.to_owned()));
+        return Place::Gone;
     }
-    place
+    Place::Here
 }
 
 impl Poller {
-    pub(crate) fn new(doors: Doors, cluster: String, polls_per_minute: u32, seed: u64, clock: Clock) -> Self {
+    pub(crate) fn new(doors: Doors, config: &EcsConfig) -> Self {
         Self {
             doors,
-            cluster,
-            clock,
+            cluster: config.cluster.clone(),
+            abilities: config.abilities.clone(),
+            clock: config.clock,
             started: Instant::now(),
             watcher: Watcher::default(),
             definitions: Definitions::default(),
-            bucket: Bucket::new(polls_per_minute),
-            jitter: Jitter::new(seed),
-            interval: Interval::default(),
+            bucket: Bucket::new(config.cap()),
+            jitter: Jitter::new(config.seed),
+            interval: Interval::new(config.poll_min, config.poll_max),
             failures: 0,
             polled_at: None,
             last: BTreeSet::new(),
@@ -206,7 +208,10 @@ impl Poller {
             polled.problem = polled.problem.or(swept.problem);
         }
         self.interval.polled(polled.changed);
-        self.failures = 0;
+        if std::mem::take(&mut self.failures) > 0 {
+            info!(instance, "the control plane is heard again");
+            self.doors.heard.notify_one();
+        }
         if self.look_at > self.now() {
             // Otherwise the look that is due says what is the matter.
             board.problem(polled.problem.or_else(|| self.blind.clone()));
@@ -217,7 +222,7 @@ impl Poller {
     /// How long to wait, before jitter, after a round that got its answers.
     fn rest(&self, board: &Board) -> Duration {
         match board.status() {
-            InstanceStatus::Inactive => self.look_at.saturating_sub(self.now()).max(POLL_MAX),
+            InstanceStatus::Inactive => self.look_at.saturating_sub(self.now()).max(self.interval.max()),
             InstanceStatus::Unregistered | InstanceStatus::Active | InstanceStatus::Draining => {
                 self.interval.get()
             }
@@ -330,13 +335,20 @@ impl Poller {
         }
         self.allow(asked.len().div_ceil(PAGE)).await;
         let described = self.doors.control.describe_tasks(asked).await?;
+        let answered: Vec<TaskArn> = described.answered().into_iter().cloned().collect();
         let (engine, reports) = self.view();
         let view = View { engine: &engine, reports: &reports };
-        let decisions = self.watcher.described(asked, described, view, self.now());
+        let decisions = self.watcher.described(&answered, described.tasks, view, self.now());
         let (acts, failed) = self.prepare(decisions).await;
-        let polled = self.act(acts, board).await;
-        // What could be done is done; the rest is tried again after a back-off.
-        failed.map_or(Ok(polled), Err)
+        let mut polled = self.act(acts, board).await;
+        // What could be done is done; the rest is tried again.
+        match failed {
+            Some(error) if error.class() == Class::Retry => return Err(error),
+            // It is about that one definition: the other tasks are not to wait for it.
+            Some(error) => polled.problem = Some(Chain(&error).to_string()),
+            None => {}
+        }
+        Ok(polled)
     }
 
     /// Brings what the decisions need. A definition that cannot be had now leaves its tasks for the next poll.
@@ -375,7 +387,7 @@ impl Poller {
     fn translate(&self, described: DescribedTask, definition: Result<Read, String>) -> Act {
         let now = (self.clock)();
         let translated = definition
-            .and_then(|definition| translate::translate(&described, definition, &self.cluster, now));
+            .and_then(|read| translate::translate(&described, read, &self.cluster, &self.abilities, now));
         let waited_ms = described.created_at.map(|at| now.as_millisecond() - at.as_millisecond());
         match translated {
             Ok(spec) => Act::Run { spec: Box::new(spec), waited_ms },

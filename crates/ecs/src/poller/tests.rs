@@ -6,14 +6,16 @@ use super::{
     watcher::{Decision, MISSING_PAUSE, View, Watcher},
 };
 use crate::{
+    config::EcsConfig,
     port::{Attachment, DescribedTask},
     tests::{arn, definition},
 };
+use berth_testkit::samples;
 use berth_types::{
     Timestamp,
     cluster::ReportsSnapshot,
     ids::TaskArn,
-    task::{ContainerSnapshot, EngineSnapshot, Origin, StopCode, TaskSnapshot, TaskSpec, TaskStatus},
+    task::{EngineSnapshot, Origin, StopCode, TaskSnapshot, TaskSpec, TaskStatus},
 };
 use proptest::prelude::*;
 use std::{
@@ -42,7 +44,7 @@ fn described(task: &TaskArn, desired: &str, last: &str) -> DescribedTask {
 
 fn translated(described: &DescribedTask, json: &str) -> Result<TaskSpec, String> {
     let definition = Definitions::default().insert("d", json.as_bytes());
-    translate(described, definition, "demo", Timestamp::UNIX_EPOCH)
+    translate(described, definition, "demo", &EcsConfig::new("demo").abilities, Timestamp::UNIX_EPOCH)
 }
 
 #[test]
@@ -112,25 +114,7 @@ fn unknown_stop_codes_are_somebodys_wish() {
 
 fn running(task: &TaskArn) -> Arc<TaskSnapshot> {
     let spec = translated(&described(task, "RUNNING", "PENDING"), &definition("web")).unwrap();
-    let containers: Vec<ContainerSnapshot> = Vec::new();
-    Arc::new(TaskSnapshot {
-        spec: Arc::new(spec),
-        desired: TaskStatus::Running,
-        known: TaskStatus::Running,
-        containers,
-        lease: None,
-        waiting: None,
-        stopped_reason: None,
-        stop_code: None,
-        lease_micros: None,
-        taken_at: None,
-        pull_started_at: None,
-        pull_stopped_at: None,
-        started_at: None,
-        execution_stopped_at: None,
-        stopped_at: None,
-        version: 0,
-    })
+    Arc::new(TaskSnapshot { known: TaskStatus::Running, containers: Vec::new(), ..samples::taken(spec) })
 }
 
 /// One step of a made-up history. What is listed and described is chosen freely: true, stale, or contradictory.

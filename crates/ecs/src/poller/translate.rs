@@ -1,7 +1,10 @@
 //! From a described task and its definition to what the engine runs, or to the reason that the control plane is told. Pure.
 
 use super::definitions::Read;
-use crate::port::{Attachment, DescribedTask};
+use crate::{
+    config::Abilities,
+    port::{Attachment, DescribedTask},
+};
 use berth_types::{
     Timestamp,
     ids::TaskArn,
@@ -21,6 +24,7 @@ pub(crate) fn translate(
     described: &DescribedTask,
     definition: Read,
     cluster: &str,
+    abilities: &Abilities,
     now: Timestamp,
 ) -> Result<TaskSpec, String> {
     let definition = definition.map_err(|error| refusal(&format!("taskDefinition: {error}")))?;
@@ -38,6 +42,7 @@ pub(crate) fn translate(
         network,
         created_at: now,
         origin: Origin::ControlPlane { attachment: announced(&described.arn, described.attachment.as_ref()) },
+        privileged: abilities.privileged,
     };
     let mut spec = validate_with(&definition, &overrides, identity)
         .map_err(|errors| refusal(&errors.to_string().replace('\n', "; ")))?;

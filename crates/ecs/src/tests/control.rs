@@ -3,8 +3,8 @@
 use crate::{
     failure,
     port::{
-        Attachment, ControlPlane, DescribedTask, EcsError, EcsErrorKind, News, Registered, Registration,
-        Report,
+        Attachment, ControlPlane, DescribedTask, Descriptions, EcsError, EcsErrorKind, News, Registered,
+        Registration, Report,
     },
     tests::definition,
 };
@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) definitions: BTreeMap<String, String>,
     /// Listings show the world as of this moment ago.
     pub(crate) stale: Option<Vec<TaskArn>>,
+    /// Of a task that is not known nothing is said, not even that.
+    pub(crate) half_answers: bool,
     /// Nothing is answered.
     pub(crate) outage: bool,
     /// Operations that end in this error.
@@ -205,11 +207,16 @@ impl ControlPlane for FakeEcs {
         Ok(world_tasks.into_iter().filter(|(_, t)| t.desired == "STOPPED").map(|(arn, _)| arn).collect())
     }
 
-    async fn describe_tasks(&self, tasks: &[TaskArn]) -> Result<Vec<DescribedTask>, EcsError> {
+    async fn describe_tasks(&self, tasks: &[TaskArn]) -> Result<Descriptions, EcsError> {
         let dies = self.enter("describe_tasks").await?;
-        let known = self.world().tasks.clone();
+        let (known, forgetful) = {
+            let world = self.world();
+            (world.tasks.clone(), world.half_answers)
+        };
         self.crash.leave(dies).await;
-        Ok(tasks.iter().filter_map(|arn| Some(Self::describe(arn, known.get(arn)?))).collect())
+        let missing = tasks.iter().filter(|arn| !forgetful && !known.contains_key(*arn)).cloned().collect();
+        let tasks = tasks.iter().filter_map(|arn| Some(Self::describe(arn, known.get(arn)?))).collect();
+        Ok(Descriptions { tasks, missing })
     }
 
     async fn describe_task_definition(&self, arn: &str) -> Result<Vec<u8>, EcsError> {

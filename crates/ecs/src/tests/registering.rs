@@ -56,7 +56,9 @@ async fn a_drained_node_is_still_drained_after_a_restart() {
     rig.kill().await;
     rig.ecs.world().instances.insert(arn, "DRAINING");
     rig.start().await;
-    rig.wait_for("draining", |s| s.status == InstanceStatus::Draining).await;
+    // Nobody ever sees it take tasks.
+    let seen = rig.wait_for("registered", |s| s.status != InstanceStatus::Unregistered).await;
+    assert_eq!(seen.status, InstanceStatus::Draining);
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,7 +88,7 @@ async fn an_outage_is_outwaited_and_shown() {
     rig.wait_for("a problem", |s| s.problem.as_ref().is_some_and(|p| p.contains("no answer"))).await;
     rig.pass(600).await;
     let tries = rig.ecs.calls("register");
-    assert!((10..30).contains(&tries), "{tries} tries in ten minutes");
+    assert!((30..60).contains(&tries), "{tries} tries in ten minutes");
     rig.ecs.world().outage = false;
     registered(&mut rig).await;
 }

@@ -13,7 +13,7 @@ use crate::{
     saved::check_saved,
 };
 use async_trait::async_trait;
-use berth_testkit::{cloud::FakeCloud, crash::Crash, journal::FakeJournal, network::FakeNetwork};
+use berth_testkit::{cloud::FakeCloud, crash::Crash, journal::FakeJournal, network::FakeNetwork, samples};
 use berth_types::{
     Timestamp,
     assignment::{ASSIGNMENT_QUEUE, Assignment, AssignmentError},
@@ -76,47 +76,12 @@ impl Refuse for FakeOutbox {
 
 /// A task as the engine publishes it right after the assignment.
 pub(crate) fn snapshot(spec: Arc<TaskSpec>) -> TaskSnapshot {
-    TaskSnapshot {
-        spec,
-        desired: TaskStatus::Running,
-        known: TaskStatus::None,
-        containers: Vec::new(),
-        lease: None,
-        waiting: None,
-        stopped_reason: None,
-        stop_code: None,
-        lease_micros: None,
-        taken_at: None,
-        pull_started_at: None,
-        pull_stopped_at: None,
-        started_at: None,
-        execution_stopped_at: None,
-        stopped_at: None,
-        version: 0,
-    }
+    TaskSnapshot { containers: Vec::new(), ..samples::taken(spec) }
 }
 
 /// A task that only its name and origin matter of.
 pub(crate) fn spec(arn: &TaskArn, origin: Origin) -> Arc<TaskSpec> {
-    Arc::new(TaskSpec {
-        arn: arn.clone(),
-        cluster: "demo".into(),
-        family: "web".into(),
-        revision: "1".into(),
-        group: None,
-        service_name: None,
-        launch_type: "EC2".into(),
-        cpu: None,
-        memory: None,
-        volumes: Vec::new(),
-        containers: Vec::new(),
-        network: Default::default(),
-        task_role_arn: None,
-        execution_role_arn: None,
-        enable_fault_injection: false,
-        created_at: Timestamp::UNIX_EPOCH,
-        origin,
-    })
+    Arc::new(TaskSpec { origin, ..samples::task(arn.clone(), Vec::new()) })
 }
 
 fn take(assignment: Assignment, engine: &watch::Sender<Arc<EngineSnapshot>>, told: &Mutex<Engine>) {
@@ -211,10 +176,11 @@ impl Rig {
             reports: self.reports.subscribe(),
             refuse: Arc::new(FakeOutbox(Arc::clone(&self.refused))),
             poke: Arc::clone(&self.poke),
+            heard: Arc::default(),
         };
         let config = self.config.clone();
         let node = Node {
-            poller: Poller::new(doors, config.cluster.clone(), config.cap(), config.seed, config.clock),
+            poller: Poller::new(doors, &config),
             board,
             jitter: Jitter::new(1),
             earlier: saved.container_instance_arn,

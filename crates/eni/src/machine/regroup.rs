@@ -3,7 +3,7 @@
 //! From the moment that the change is announced until EC2 is known to show it, the ENI counts as one whose groups nobody knows, and
 //! such a one fits no task: a task must never get a slot with another task's groups.
 
-use super::{Eni, Now, Stage, State, results};
+use super::{Eni, Now, Refusal, Stage, State, results};
 use crate::{
     config::{LAG, Spec},
     failure::{Failure, Kind},
@@ -53,7 +53,7 @@ impl State {
                 if failure.kind == Kind::Refused {
                     // The group does not exist, or the agent may not change groups: an ENI is created, and what EC2 says to that
                     // is what the task hears.
-                    results::note_refusal(&mut self.fixed, &spec, &failure, seed, now);
+                    Refusal::note(&mut self.fixed, &spec, &failure, seed, now);
                 }
                 self.fail(token, &failure, results::RETRY, now);
             }

@@ -143,7 +143,7 @@ impl State {
     /// EC2 refuses this kind of ENI: tasks that wait for one and nothing else hear of it.
     fn refuse(&mut self, spec: &Spec, failure: &Failure, now: Now) {
         let seed = self.draw();
-        note_refusal(&mut self.refused, spec, failure, seed, now);
+        Refusal::note(&mut self.refused, spec, failure, seed, now);
     }
 
     fn created(&mut self, token: &ClientToken, result: Result<Box<EniFacts>, Failure>, now: Now) {
@@ -482,22 +482,5 @@ impl State {
     /// Whether a describe that began then can show what an ENI's last op did.
     pub(super) fn past_lag(eni: &Eni, began_at: Duration) -> bool {
         eni.settled_at + LAG <= began_at
-    }
-}
-
-/// Remembers that EC2 refuses a kind of ENI, and for how long it is not asked again.
-pub(super) fn note_refusal(list: &mut Vec<Refusal>, spec: &Spec, failure: &Failure, seed: u64, now: Now) {
-    let at = list.iter().position(|r| r.spec == *spec).unwrap_or_else(|| {
-        let (reason, retry) = (String::new(), crate::backoff::Retry::default());
-        list.push(Refusal { spec: spec.clone(), reason, retry });
-        list.len() - 1
-    });
-    if let Some(refusal) = list.get_mut(at) {
-        refusal.reason.clone_from(&failure.text);
-        refusal.retry.failed(now.mono, seed, REFUSED, Duration::ZERO);
-    }
-    // Kinds of ENI that tasks asked for once: more than waiters there cannot be at a time.
-    if list.len() > crate::config::WAITERS {
-        list.remove(0);
     }
 }

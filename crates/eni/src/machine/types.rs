@@ -1,6 +1,11 @@
 //! The nouns of the state machine that are not ENIs: time, slots, looks at the world, namespaces without an ENI.
 
-use crate::{backoff::Retry, config::Spec, machine::Side};
+use crate::{
+    backoff::Retry,
+    config::{REFUSED_BASE, REFUSED_CAP, Spec, WAITERS},
+    failure::Failure,
+    machine::Side,
+};
 use berth_types::{
     Timestamp,
     eni::LinkFacts,
@@ -81,6 +86,24 @@ pub(crate) struct Refusal {
     pub(crate) spec: Spec,
     pub(crate) reason: String,
     pub(crate) retry: Retry,
+}
+
+impl Refusal {
+    /// Remembers that EC2 refuses a kind of ENI, and for how long it is not asked again.
+    pub(super) fn note(list: &mut Vec<Self>, spec: &Spec, failure: &Failure, seed: u64, now: Now) {
+        let at = list.iter().position(|r| r.spec == *spec).unwrap_or_else(|| {
+            list.push(Self { spec: spec.clone(), reason: String::new(), retry: Retry::default() });
+            list.len() - 1
+        });
+        if let Some(refusal) = list.get_mut(at) {
+            refusal.reason.clone_from(&failure.text);
+            refusal.retry.failed(now.mono, seed, (REFUSED_BASE, REFUSED_CAP), Duration::ZERO);
+        }
+        // Kinds of ENI that tasks asked for once: more than waiters there cannot be at a time.
+        if list.len() > WAITERS {
+            list.remove(0);
+        }
+    }
 }
 
 /// The answer to a task that waited.

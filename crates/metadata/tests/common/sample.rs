@@ -4,14 +4,14 @@
 #![allow(dead_code, reason = "each user takes its part")]
 
 use super::{MetadataConfig, MetadataLimits};
+use berth_testkit::samples;
 use berth_types::{
     Timestamp,
     eni::{EniSnapshot, SlotFacts, SlotFiles, SlotView},
     ids::{ContainerId, EndpointId, MacAddr, NetnsId, SlotId, TaskArn},
-    lease::LeaseNeeds,
     task::{
-        ContainerSnapshot, ContainerSpec, ContainerStatus, EngineSnapshot, LogDriver, LogSpec, PortMapping,
-        TaskSnapshot, TaskSpec, TaskStatus, VolumeView,
+        ContainerSnapshot, ContainerSpec, ContainerStatus, EngineSnapshot, PortMapping, TaskSnapshot,
+        TaskSpec, TaskStatus, VolumeView,
     },
 };
 use std::{collections::BTreeMap, sync::Arc};
@@ -46,36 +46,7 @@ fn at(text: &str) -> Option<Timestamp> {
 }
 
 fn container_spec(task: u8, index: u8, name: &str, image: &str) -> ContainerSpec {
-    ContainerSpec {
-        name: name.into(),
-        endpoint_id: endpoint_id(task, index),
-        image: image.into(),
-        essential: true,
-        cpu: 0,
-        memory: None,
-        memory_reservation: None,
-        entry_point: None,
-        command: None,
-        environment: Vec::new(),
-        working_directory: None,
-        user: None,
-        readonly_root_filesystem: false,
-        privileged: false,
-        capabilities_add: Vec::new(),
-        capabilities_drop: Vec::new(),
-        ulimits: Vec::new(),
-        shared_memory_size: None,
-        tmpfs: Vec::new(),
-        mount_points: Vec::new(),
-        port_mappings: Vec::new(),
-        depends_on: Vec::new(),
-        start_timeout: None,
-        stop_timeout: None,
-        log: LogSpec { driver: LogDriver::JsonFile, options: BTreeMap::new() },
-        docker_labels: BTreeMap::new(),
-        no_new_privileges: false,
-        pseudo_terminal: false,
-    }
+    ContainerSpec { endpoint_id: endpoint_id(task, index), ..samples::container(name, image) }
 }
 
 /// The n-th task's definition: `app` with everything set, `sidecar` with nothing.
@@ -90,23 +61,11 @@ pub(crate) fn spec(n: u8) -> TaskSpec {
         ("com.amazonaws.ecs.cluster".into(), "forged".into()),
     ]);
     TaskSpec {
-        arn: arn(n),
-        cluster: "demo".into(),
-        family: "web".into(),
-        revision: "7".into(),
         group: Some("service:svc".into()),
         service_name: Some("svc".into()),
-        launch_type: "EC2".into(),
         cpu: Some(256),
         memory: Some(512),
-        volumes: Vec::new(),
-        containers: vec![app, container_spec(n, 1, "sidecar", "busybox")],
-        network: LeaseNeeds::default(),
-        task_role_arn: None,
-        execution_role_arn: None,
-        enable_fault_injection: false,
-        created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
-        origin: berth_types::task::Origin::Operator,
+        ..samples::task(arn(n), vec![app, container_spec(n, 1, "sidecar", "busybox")])
     }
 }
 
@@ -145,22 +104,12 @@ pub(crate) fn task(n: u8) -> TaskSnapshot {
         destination: "/ecs".into(),
     }];
     TaskSnapshot {
-        spec: Arc::new(spec(n)),
-        desired: TaskStatus::Running,
         known: TaskStatus::Pulled,
         containers: vec![app, container(n, 1, "sidecar")],
-        lease: None,
-        waiting: None,
-        stopped_reason: None,
-        stop_code: None,
-        lease_micros: None,
-        taken_at: None,
         pull_started_at: at("2026-01-01T00:00:00Z"),
         pull_stopped_at: at("2026-01-01T00:00:00.9Z"),
-        started_at: None,
-        execution_stopped_at: None,
-        stopped_at: None,
         version: 1,
+        ..samples::taken(spec(n))
     }
 }
 

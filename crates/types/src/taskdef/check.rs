@@ -1,14 +1,20 @@
 //! From a task definition to a [`TaskSpec`]: every rule of the ECS API that can make a container run differently, and every field that
 //! Berth cannot honour. All problems are reported, not the first one.
 
-use super::{TaskDefinitionError, container, json::Object, overrides::Overrides, wire};
+use super::{
+    container,
+    json::Object,
+    overrides::Overrides,
+    problems::{NAME_RULE, Problems, TaskDefinitionErrors, is_absolute, is_name, is_some},
+    wire,
+};
 use crate::{
     Timestamp,
     ids::TaskArn,
     lease::LeaseNeeds,
     task::{ContainerSpec, DependsCondition, Origin, TaskSpec, VolumeSpec},
 };
-use std::{collections::BTreeSet, fmt, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf};
 
 /// Containers of a task definition: the limit of the ECS API.
 pub const MAX_CONTAINERS: usize = 10;
@@ -35,54 +41,8 @@ pub struct Identity {
     pub created_at: Timestamp,
     /// Who asked for the task.
     pub origin: Origin,
-}
-
-/// Everything that is wrong with a definition, a line each.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct TaskDefinitionErrors(pub Vec<TaskDefinitionError>);
-
-impl fmt::Display for TaskDefinitionErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, error) in self.0.iter().enumerate() {
-            if i > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{error}")?;
-        }
-        Ok(())
-    }
-}
-
-/// Collects problems while the good parts are translated.
-#[derive(Debug, Default)]
-pub(super) struct Problems(Vec<TaskDefinitionError>);
-
-impl Problems {
-    pub(super) fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
-        self.0.push(TaskDefinitionError::new(field, problem));
-    }
-
-    /// Refuses a field that is present and that this agent cannot honour.
-    pub(super) fn unsupported(&mut self, present: bool, field: impl Into<String>, instead: &str) {
-        if present {
-            self.add(field, format!("is not supported by this agent; expected {instead}"));
-        }
-    }
-
-    /// A number that must lie in a range.
-    pub(super) fn number<T: TryFrom<i64>>(
-        &mut self,
-        field: &str,
-        value: i64,
-        min: i64,
-        max: i64,
-    ) -> Option<T> {
-        let number = (min..=max).contains(&value).then(|| T::try_from(value).ok()).flatten();
-        if number.is_none() {
-            self.add(field, format!("is {value}; expected {min} to {max}"));
-        }
-        number
-    }
+    /// Whether this node runs privileged containers.
+    pub privileged: bool,
 }
 
 /// Checks a definition and gives the task that it describes.
@@ -115,11 +75,12 @@ fn translate(
     let memory = definition.memory.as_deref().and_then(|text| task_memory(text, &mut problems));
     let volumes = volumes(definition.volumes.as_deref().unwrap_or_default(), &mut problems);
     let containers = containers(definition, memory, &volumes, &mut problems);
+    if !identity.privileged {
+        refuse_privileged(definition, &mut problems);
+    }
     check_totals(&containers, cpu, memory, &mut problems);
     check_dependencies(&containers, &mut problems);
-    if !problems.0.is_empty() {
-        return Err(TaskDefinitionErrors(problems.0));
-    }
+    problems.into_result()?;
     Ok(TaskSpec {
         arn: identity.arn,
         cluster: identity.cluster,
@@ -140,14 +101,6 @@ fn translate(
         origin: identity.origin,
     })
 }
-
-/// Names of families, containers and volumes: the ECS API's own rule. They become file names.
-pub(super) fn is_name(text: &str) -> bool {
-    (1..=255).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-}
-
-pub(super) const NAME_RULE: &str = "1 to 255 letters, digits, dashes and underscores";
 
 fn check_task_fields(definition: &wire::TaskDefinition, problems: &mut Problems) {
     if !is_name(&definition.family) {
@@ -193,11 +146,6 @@ fn check_task_fields(definition: &wire::TaskDefinition, problems: &mut Problems)
             problems.add("runtimePlatform.operatingSystemFamily", format!("is `{wanted}`; expected `LINUX`"));
         }
     }
-}
-
-/// Whether an optional list is there and not empty.
-pub(super) fn is_some<T>(list: &Option<Vec<T>>) -> bool {
-    list.as_ref().is_some_and(|l| !l.is_empty())
 }
 
 /// `256`, `.25 vCPU`, `1 vcpu`: CPU units.
@@ -297,9 +245,15 @@ fn volumes(list: &[Object<wire::Volume>], problems: &mut Problems) -> Vec<Volume
     specs
 }
 
-/// An absolute path that stays where it says.
-pub(super) fn is_absolute(path: &str) -> bool {
-    path.starts_with('/') && !path.contains('\0') && !path.split('/').any(|part| part == "..")
+/// The node's operator has switched them off.
+fn refuse_privileged(definition: &wire::TaskDefinition, problems: &mut Problems) {
+    for (i, container) in definition.container_definitions.iter().enumerate() {
+        if container.privileged == Some(true) {
+            let problem =
+                "is true; privileged containers are switched off on this node (ECS_DISABLE_PRIVILEGED)";
+            problems.add(format!("containerDefinitions[{i}].privileged"), problem);
+        }
+    }
 }
 
 fn containers(

@@ -1,26 +1,21 @@
 //! One container definition, field by field.
 
 use super::{
-    check::{NAME_RULE, Problems, is_absolute, is_name, is_some},
+    mounts::{check_targets, mount_points, tmpfs},
+    problems::{NAME_RULE, Problems, is_absolute, is_name, is_some, mib},
     wire,
 };
 use crate::{
     ids::EndpointId,
-    task::{
-        ContainerSpec, DependsCondition, DependsOn, LogDriver, LogSpec, MountPoint, PortMapping, Tmpfs,
-        Ulimit, VolumeSpec,
-    },
+    task::{ContainerSpec, DependsCondition, DependsOn, LogDriver, LogSpec, PortMapping, Ulimit, VolumeSpec},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Longest list of anything in a container definition: a bound on what a definition of 64 KiB can make the kernel do.
 const MAX_LIST: usize = 512;
 
 /// Largest CPU share value of the kernel; Docker cuts there as well.
 const MAX_CPU_SHARES: i64 = 262_144;
-
-/// 24 TiB in MiB, the largest instance type's memory.
-const MAX_MIB: i64 = 25_165_824;
 
 /// Docker refuses less: the kernel cannot even set up a process in it.
 const MIN_MIB: i64 = 6;
@@ -87,32 +82,6 @@ const CAPABILITIES: [&str; 38] = [
     "SYS_TTY_CONFIG",
     "SYSLOG",
     "WAKE_ALARM",
-];
-
-/// Options of `tmpfs` that take no value; the ECS API's list, less `remount` and the propagation flags, which make no sense on a
-/// fresh mount.
-const TMPFS_OPTIONS: [&str; 21] = [
-    "defaults",
-    "ro",
-    "rw",
-    "suid",
-    "nosuid",
-    "dev",
-    "nodev",
-    "exec",
-    "noexec",
-    "sync",
-    "async",
-    "dirsync",
-    "mand",
-    "nomand",
-    "atime",
-    "noatime",
-    "diratime",
-    "nodiratime",
-    "relatime",
-    "norelatime",
-    "strictatime",
 ];
 
 pub(super) fn check(
@@ -217,33 +186,6 @@ fn check_texts(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems)
     }
 }
 
-/// Two mounts at one place: the later one would hide the other.
-fn check_targets(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) {
-    let tmpfs = c.linux_parameters.as_ref().and_then(|l| l.tmpfs.as_deref()).unwrap_or_default();
-    let mounts = c.mount_points.as_deref().unwrap_or_default();
-    let mounts = mounts.iter().enumerate().filter_map(|(i, m)| {
-        Some((format!("{at}.mountPoints[{i}].containerPath"), m.container_path.as_deref()?))
-    });
-    let tmpfs = tmpfs
-        .iter()
-        .enumerate()
-        .map(|(i, t)| (format!("{at}.linuxParameters.tmpfs[{i}].containerPath"), t.container_path.as_str()));
-    let mut seen: BTreeSet<Vec<&str>> = BTreeSet::new();
-    for (field, path) in mounts.chain(tmpfs) {
-        if !seen.insert(parts(path)) {
-            problems.add(
-                field,
-                format!("is `{path}`, where something else is mounted already; expected a place of its own"),
-            );
-        }
-    }
-}
-
-/// The names on the way to a path: none for the root, however it is written.
-fn parts(path: &str) -> Vec<&str> {
-    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect()
-}
-
 fn refuse_unsupported(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) {
     let awsvpc = "no such field: ECS does not take it with networkMode awsvpc";
     let none = "no such field";
@@ -304,10 +246,6 @@ fn bounded<T>(list: &Option<Vec<T>>, field: &str, problems: &mut Problems) {
 
 fn is_no_new_privileges(option: &str) -> bool {
     matches!(option, "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true")
-}
-
-fn mib(value: Option<i64>, field: &str, min: i64, problems: &mut Problems) -> Option<u64> {
-    value.and_then(|v| problems.number(field, v, min, MAX_MIB))
 }
 
 fn environment(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) -> Vec<(String, String)> {
@@ -380,77 +318,6 @@ fn ulimits(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) -> 
         }
     }
     limits
-}
-
-fn tmpfs(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) -> Vec<Tmpfs> {
-    let list = c.linux_parameters.as_ref().and_then(|l| l.tmpfs.as_deref()).unwrap_or_default();
-    let mut mounts = Vec::new();
-    for (i, entry) in list.iter().enumerate() {
-        let field = format!("{at}.linuxParameters.tmpfs[{i}]");
-        if !is_absolute(&entry.container_path) || parts(&entry.container_path).is_empty() {
-            problems.add(
-                format!("{field}.containerPath"),
-                format!("is `{}`; expected an absolute path below / without `..`", entry.container_path),
-            );
-        }
-        let options = entry.mount_options.clone().unwrap_or_default();
-        for (j, option) in options.iter().enumerate() {
-            let with_value = option.split_once('=').is_some_and(|(name, value)| is_tmpfs_value(name, value));
-            if !with_value && !TMPFS_OPTIONS.contains(&option.as_str()) {
-                problems.add(
-                    format!("{field}.mountOptions[{j}]"),
-                    format!(
-                        "is `{option}`; expected one of {}, or mode=, uid=, gid=, nr_inodes=, nr_blocks= with a number",
-                        TMPFS_OPTIONS.join(", ")
-                    ),
-                );
-            }
-        }
-        if let Some(size) = mib(Some(entry.size), &format!("{field}.size"), 1, problems) {
-            mounts.push(Tmpfs { path: entry.container_path.clone(), size, options });
-        }
-    }
-    mounts
-}
-
-/// What the kernel takes behind `name=`.
-fn is_tmpfs_value(name: &str, value: &str) -> bool {
-    match name {
-        "mode" => u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777),
-        "uid" | "gid" => value.parse::<u32>().is_ok(),
-        "nr_inodes" | "nr_blocks" => {
-            value.strip_suffix(['k', 'm', 'g']).unwrap_or(value).parse::<u32>().is_ok()
-        }
-        _ => false,
-    }
-}
-
-fn mount_points(
-    c: &wire::ContainerDefinition,
-    at: &str,
-    volumes: &[VolumeSpec],
-    problems: &mut Problems,
-) -> Vec<MountPoint> {
-    let mut mounts = Vec::new();
-    for (i, mount) in c.mount_points.iter().flatten().enumerate() {
-        let field = |name: &str| format!("{at}.mountPoints[{i}].{name}");
-        let volume = mount.source_volume.clone().unwrap_or_default();
-        let path = mount.container_path.clone().unwrap_or_default();
-        if !volumes.iter().any(|v| v.name == volume) {
-            problems.add(
-                field("sourceVolume"),
-                format!("is `{volume}`; expected the name of one of the task's volumes"),
-            );
-        }
-        if !is_absolute(&path) || parts(&path).is_empty() {
-            problems.add(
-                field("containerPath"),
-                format!("is `{path}`; expected an absolute path below / without `..`"),
-            );
-        }
-        mounts.push(MountPoint { volume, path, read_only: mount.read_only.unwrap_or(false) });
-    }
-    mounts
 }
 
 fn port_mappings(c: &wire::ContainerDefinition, at: &str, problems: &mut Problems) -> Vec<PortMapping> {

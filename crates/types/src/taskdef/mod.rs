@@ -5,11 +5,14 @@
 mod check;
 mod container;
 mod json;
+mod mounts;
 mod overrides;
+mod problems;
 mod wire;
 
-pub use check::{Identity, MAX_CONTAINERS, TaskDefinitionErrors, validate, validate_with};
+pub use check::{Identity, MAX_CONTAINERS, validate, validate_with};
 pub use overrides::Overrides;
+pub use problems::TaskDefinitionErrors;
 pub use wire::TaskDefinition;
 
 use json::Object;

@@ -3,8 +3,8 @@
 
 use super::{
     TaskDefinitionError, TaskDefinitionErrors,
-    check::{Problems, is_some},
     json::{self, Object},
+    problems::{Problems, is_some},
     wire,
 };
 use serde::Deserialize;

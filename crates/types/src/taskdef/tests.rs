@@ -1,3 +1,5 @@
+//! Definitions as users write them: what runs, and what is refused by which field.
+
 use super::*;
 use crate::{
     ids::ClusterName,
@@ -18,6 +20,7 @@ fn identity() -> Identity {
         network: LeaseNeeds::default(),
         created_at: crate::Timestamp::UNIX_EPOCH,
         origin: crate::task::Origin::Operator,
+        privileged: true,
     }
 }
 
@@ -339,4 +342,17 @@ proptest! {
             prop_assert!(error.contains(": "));
         }
     }
+}
+
+#[test]
+fn a_privileged_container_is_refused_by_name_where_that_is_switched_off() {
+    let mut definition = web();
+    definition["containerDefinitions"][0]["privileged"] = json!(true);
+    let definition = parse(definition.to_string().as_bytes()).unwrap();
+    assert!(validate(&definition, identity()).unwrap().containers[0].privileged);
+    let refused =
+        validate(&definition, Identity { privileged: false, ..identity() }).unwrap_err().to_string();
+    assert!(refused.starts_with("containerDefinitions[0].privileged: is true"), "{refused}");
+    let none = parse(web().to_string().as_bytes()).unwrap();
+    assert!(validate(&none, Identity { privileged: false, ..identity() }).is_ok());
 }

@@ -3,6 +3,7 @@
 
 use crate::serve::Status;
 use anyhow::Context;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -10,6 +11,13 @@ use std::{
 
 /// Directory of all boxes' files.
 const DIR: &str = "/run/vpcbox";
+
+/// What of a box's file is enough to end it. A box is not only taken down by the version of the program that brought it up, so nothing is
+/// asked for here that a version may not have written.
+#[derive(Debug, Deserialize)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+}
 
 fn path(name: &str) -> PathBuf {
     Path::new(DIR).join(format!("{name}.json"))
@@ -43,12 +51,12 @@ pub(super) fn read(name: &str) -> anyhow::Result<Status> {
 }
 
 /// Reads a box's file, if there is one.
-pub(super) fn find(name: &str) -> anyhow::Result<Option<Status>> {
+pub(super) fn find<T: DeserializeOwned>(name: &str) -> anyhow::Result<Option<T>> {
     let path = path(name);
     match fs::read(&path) {
         Ok(text) => {
-            let status = serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
-            Ok(Some(status))
+            let found = serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
+            Ok(Some(found))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),

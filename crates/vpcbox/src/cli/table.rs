@@ -3,7 +3,7 @@
 use crate::{fabric::filter::Drops, serve::Status, service::control::EniLine};
 use comfy_table::{Table, presets};
 
-fn table(head: &[&str]) -> Table {
+pub(super) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head.iter().copied());
     table

@@ -99,8 +99,8 @@ pub(super) async fn down(name: &str) -> anyhow::Result<()> {
 
 /// Asks the box's process to end; whether there was one.
 fn ask_to_end(name: &str) -> anyhow::Result<bool> {
-    let Some(status) = run_file::find(name)? else { return Ok(false) };
-    let pid = i32::try_from(status.pid)?;
+    let Some(process) = run_file::find::<run_file::Process>(name)? else { return Ok(false) };
+    let pid = i32::try_from(process.pid)?;
     // The process id may have gone to somebody else since the file was written.
     if Fabric::holder(name) != Some(pid) {
         return Ok(false);

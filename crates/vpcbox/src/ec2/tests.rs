@@ -1,3 +1,5 @@
+//! EC2's replies as a client reads them.
+
 use super::{
     filters::{Filters, matches},
     *,

@@ -114,12 +114,17 @@ impl Ecs {
         Ok(paging::reply("attributes", shown.collect(), next))
     }
 
-    /// The attributes of a call that names their targets.
+    /// The attributes of a call that names their targets. Those that agents and ECS give are not an operator's to change: without
+    /// its zone or its capabilities an instance would get no tasks any more.
     fn targeted(&self, input: Input<'_>) -> Result<Vec<Targeted>, ApiError> {
         let cluster = self.cluster(input)?;
         let named = read(input, MAX_PUT)?;
         if named.is_empty() {
             return Err(ApiError::invalid("Attributes can not be empty."));
+        }
+        if let Some(name) = named.keys().find(|name| !is_custom(name)) {
+            let message = format!("Attribute name {name:?} begins with a reserved prefix.");
+            return Err(ApiError::invalid(message));
         }
         let target = |attribute: Input<'_>| {
             attribute.one_of("targetType", &["container-instance"])?;

@@ -4,7 +4,6 @@ use super::{
     Call, Ecs,
     error::ApiError,
     input::Input,
-    instances::Status,
     paging,
     tags::{self, Tags},
     tasks::TaskStatus,
@@ -28,13 +27,30 @@ pub(super) struct Cluster {
     pub(super) active: bool,
     /// Its tags.
     pub(super) tags: Tags,
+    /// What its setting `containerInsights` says. Nothing here collects any.
+    insights: &'static str,
 }
+
+/// What `containerInsights` can be, the default first.
+const INSIGHTS: [&str; 3] = ["disabled", "enabled", "enhanced"];
+
+/// What the reply to a call shows of a cluster besides what it always shows.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    settings: bool,
+    statistics: bool,
+    tags: bool,
+}
+
+/// What it shows of a cluster that was just made or deleted.
+const CHANGED: Shown = Shown { settings: true, statistics: false, tags: true };
 
 impl Ecs {
     /// Makes the clusters that the configuration names.
     pub(super) fn found_clusters(&mut self, names: &[String]) {
         for name in names {
-            let cluster = Cluster { name: name.clone(), active: true, tags: Tags::new() };
+            let cluster =
+                Cluster { name: name.clone(), active: true, tags: Tags::new(), insights: INSIGHTS[0] };
             self.clusters.insert(name.clone(), cluster);
         }
     }
@@ -54,6 +70,7 @@ impl Ecs {
         let input = Input::new(input)?;
         let name = input.text("clusterName")?.filter(|name| !name.is_empty()).unwrap_or(DEFAULT);
         let tags = tags::read(input, "tags")?;
+        let insights = read_settings(input)?;
         if !is_name(name) {
             return Err(ApiError::invalid("Cluster name contains invalid characters."));
         }
@@ -67,10 +84,10 @@ impl Ecs {
                     "You have reached the limit of {MAX_CLUSTERS} clusters."
                 )));
             }
-            let cluster = Cluster { name: name.to_owned(), active: true, tags };
+            let cluster = Cluster { name: name.to_owned(), active: true, tags, insights };
             self.clusters.insert(name.to_owned(), cluster);
         }
-        let described = self.clusters.get(name).map(|cluster| self.cluster_json(cluster, true));
+        let described = self.clusters.get(name).map(|cluster| self.cluster_json(cluster, CHANGED));
         Ok(json!({ "cluster": described }))
     }
 
@@ -82,7 +99,11 @@ impl Ecs {
         let input = Input::new(input)?;
         let mut references = input.texts("clusters")?;
         let allowed = ["ATTACHMENTS", "CONFIGURATIONS", "SETTINGS", "STATISTICS", "TAGS"];
-        let with_tags = input.includes("include", &allowed, "TAGS")?;
+        let shown = Shown {
+            settings: input.includes("include", &allowed, "SETTINGS")?,
+            statistics: input.includes("include", &allowed, "STATISTICS")?,
+            tags: input.includes("include", &allowed, "TAGS")?,
+        };
         if references.len() > MAX_DESCRIBED {
             return Err(ApiError::invalid(format!("clusters can have at most {MAX_DESCRIBED} items.")));
         }
@@ -93,7 +114,7 @@ impl Ecs {
         for reference in references {
             let cluster = self.names.cluster_name(reference).ok().and_then(|name| self.clusters.get(name));
             match cluster {
-                Some(cluster) => found.push(self.cluster_json(cluster, with_tags)),
+                Some(cluster) => found.push(self.cluster_json(cluster, shown)),
                 None if reference.starts_with("arn:") => failures.push(missing(reference)),
                 None => failures.push(missing(&self.names.cluster(reference))),
             }
@@ -114,7 +135,7 @@ impl Ecs {
         if !self.clusters.contains_key(&name) {
             return Err(ApiError::cluster_not_found());
         }
-        if self.instances.values().any(|i| i.cluster == name && i.status != Status::Inactive) {
+        if self.registered_in(&name) > 0 {
             let message = "The Cluster cannot be deleted while Container Instances are active or draining.";
             return Err(ApiError::new("ClusterContainsContainerInstancesException", message));
         }
@@ -125,13 +146,11 @@ impl Ecs {
         if let Some(cluster) = self.clusters.get_mut(&name) {
             cluster.active = false;
         }
-        let described = self.clusters.get(&name).map(|cluster| self.cluster_json(cluster, true));
+        let described = self.clusters.get(&name).map(|cluster| self.cluster_json(cluster, CHANGED));
         Ok(json!({ "cluster": described }))
     }
 
-    fn cluster_json(&self, cluster: &Cluster, with_tags: bool) -> Value {
-        let registered = self.instances.values().filter(|i| i.cluster == cluster.name);
-        let registered = registered.filter(|i| i.status != Status::Inactive).count();
+    fn cluster_json(&self, cluster: &Cluster, shown: Shown) -> Value {
         let tasks = || self.tasks.values().filter(|task| task.cluster == cluster.name);
         let running = tasks().filter(|task| task.last.counts_as_running()).count();
         let pending = tasks().filter(|task| task.last.counts_as_pending()).count();
@@ -139,17 +158,48 @@ impl Ecs {
             "clusterArn": self.names.cluster(&cluster.name),
             "clusterName": cluster.name,
             "status": if cluster.active { "ACTIVE" } else { "INACTIVE" },
-            "registeredContainerInstancesCount": registered,
+            "registeredContainerInstancesCount": self.registered_in(&cluster.name),
             "runningTasksCount": running,
             "pendingTasksCount": pending,
             "activeServicesCount": 0,
-            "statistics": [],
-            "tags": if with_tags { tags::write(&cluster.tags) } else { json!([]) },
-            "settings": [{ "name": "containerInsights", "value": "disabled" }],
+            "statistics": if shown.statistics { statistics(running, pending) } else { json!([]) },
+            "tags": if shown.tags { tags::write(&cluster.tags) } else { json!([]) },
+            "settings": if shown.settings { settings(cluster) } else { json!([]) },
             "capacityProviders": [],
             "defaultCapacityProviderStrategy": [],
         })
     }
+}
+
+fn settings(cluster: &Cluster) -> Value {
+    json!([{ "name": "containerInsights", "value": cluster.insights }])
+}
+
+/// What there is by launch type, of which the box has one.
+fn statistics(running: usize, pending: usize) -> Value {
+    let counts = [
+        ("runningEC2TasksCount", running),
+        ("runningFargateTasksCount", 0),
+        ("pendingEC2TasksCount", pending),
+        ("pendingFargateTasksCount", 0),
+        ("activeEC2ServiceCount", 0),
+        ("activeFargateServiceCount", 0),
+        ("drainingEC2ServiceCount", 0),
+        ("drainingFargateServiceCount", 0),
+    ];
+    counts.iter().map(|(name, count)| json!({ "name": name, "value": count.to_string() })).collect()
+}
+
+/// What the call says of `containerInsights`.
+fn read_settings(input: Input<'_>) -> Result<&'static str, ApiError> {
+    let mut insights = INSIGHTS[0];
+    for setting in input.objects("settings")? {
+        if setting.one_of("name", &["containerInsights"])?.is_none() {
+            return Err(ApiError::invalid("Setting name can not be blank."));
+        }
+        insights = setting.one_of("value", &INSIGHTS)?.unwrap_or(insights);
+    }
+    Ok(insights)
 }
 
 /// What a describe call says of something that is not there.

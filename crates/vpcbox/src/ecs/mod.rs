@@ -18,6 +18,7 @@ mod instances;
 mod names;
 mod paging;
 mod placement;
+mod status;
 mod tags;
 mod tasks;
 #[cfg(test)]
@@ -35,6 +36,8 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 
 pub use clusters::is_name as is_cluster_name;
+pub use status::{ClusterLine, ContainerInstanceLine, EcsInventory, Remaining};
+pub use tasks::{ContainerLine, ReportLine, TaskLine};
 
 /// An agent that has made no call for this long counts as disconnected and gets no new tasks. A polling agent calls every few
 /// seconds when it is busy and every half minute at rest; three missed polls are no accident.
@@ -47,6 +50,8 @@ pub const TARGET_PREFIX: &str = "AmazonEC2ContainerServiceV20141113.";
 pub struct Call<'a> {
     /// Who calls.
     pub caller: &'a Caller,
+    /// Whether it came from inside the VPC, where the agents are.
+    pub inside: bool,
     /// What the caller reaches this box by, host and port.
     pub host: &'a str,
     /// EC2's side of the box.
@@ -57,6 +62,17 @@ pub struct Call<'a> {
     pub auth: bool,
     /// The time.
     pub now: Timestamp,
+}
+
+impl Call<'_> {
+    /// Whether it may well be the agent of this instance who calls. An operator who looks at an instance's tasks must not bring a
+    /// dead agent back to life; without signatures nobody can tell the two apart.
+    fn is_of(&self, instance: &instances::ContainerInstance) -> bool {
+        match self.caller {
+            Caller::Instance(ec2) => instance.ec2 == *ec2,
+            Caller::Operator => self.inside || !self.auth,
+        }
+    }
 }
 
 /// Reads its input, acts, gives its output. When it fails, nothing is changed but that the caller was heard.
@@ -175,8 +191,11 @@ impl Ecs {
         let input = input::Input::new(input)?;
         if let Some(reference) = input.text("containerInstance")?.filter(|text| !text.is_empty()) {
             let cluster = self.cluster(input)?;
-            let id = self.active_instance(&cluster, reference)?.id.clone();
-            self.heard_from(&id, call.now);
+            let instance = self.active_instance(&cluster, reference)?;
+            if call.is_of(instance) {
+                let id = instance.id.clone();
+                self.heard_from(&id, call.now);
+            }
         }
         let host = call.host;
         let mut reply = json!({

@@ -23,6 +23,10 @@ pub(super) fn read(input: Input<'_>, member: &str) -> Result<Tags, ApiError> {
             let message = format!("Tag keys have at most {MAX_KEY} characters, tag values {MAX_VALUE}.");
             return Err(ApiError::invalid(message));
         }
+        if let Some(wrong) = [key, value].into_iter().find(|text| !text.chars().all(is_allowed)) {
+            let message = format!("Tag {wrong:?} contains invalid characters.");
+            return Err(ApiError::invalid(message));
+        }
         if key.to_ascii_lowercase().starts_with("aws:") {
             return Err(ApiError::invalid("Tag keys that begin with 'aws:' are reserved for internal use."));
         }
@@ -32,6 +36,11 @@ pub(super) fn read(input: Input<'_>, member: &str) -> Result<Tags, ApiError> {
     }
     within_limit(&tags)?;
     Ok(tags)
+}
+
+/// Letters, blanks, numbers and a few signs.
+fn is_allowed(c: char) -> bool {
+    c.is_alphanumeric() || (c.is_whitespace() && !c.is_control()) || "_.:/=+-@".contains(c)
 }
 
 /// Tags as replies have them.
@@ -81,10 +90,12 @@ impl Ecs {
         let missing =
             || ApiError::new("ResourceNotFoundException", "The specified resource could not be found.");
         let kind = arn.splitn(6, ':').nth(5).and_then(|rest| rest.split_once('/')).map(|(kind, _)| kind);
-        let id = |kind| self.names.reference(kind, arn).map(|reference| reference.id.to_owned());
+        let named = kind.and_then(|kind| self.names.reference(kind, arn));
+        let is_of = |cluster: &str| named.is_some_and(|n| n.cluster.is_none_or(|named| named == cluster));
+        let id = || named.map(|named| named.id.to_owned()).ok_or_else(missing);
         match kind {
             Some("cluster") => {
-                let name = id("cluster").ok_or_else(missing)?;
+                let name = id()?;
                 self.clusters.get_mut(&name).filter(|c| c.active).map(|c| &mut c.tags).ok_or_else(|| {
                     ApiError::invalid(
                         "The specified cluster is inactive. Specify an active cluster and try again.",
@@ -92,12 +103,12 @@ impl Ecs {
                 })
             }
             Some("container-instance") => {
-                let id = id("container-instance").ok_or_else(missing)?;
-                self.instances.get_mut(&id).map(|i| &mut i.tags).ok_or_else(missing)
+                let found = self.instances.get_mut(&id()?).filter(|i| is_of(&i.cluster));
+                found.map(|i| &mut i.tags).ok_or_else(missing)
             }
             Some("task") => {
-                let id = id("task").ok_or_else(missing)?;
-                self.tasks.get_mut(&id).map(|t| &mut t.tags).ok_or_else(missing)
+                let found = self.tasks.get_mut(&id()?).filter(|t| is_of(&t.cluster));
+                found.map(|t| &mut t.tags).ok_or_else(missing)
             }
             Some("task-definition") => self.definitions.tags_mut(arn).ok_or_else(missing),
             _ => Err(ApiError::invalid("Invalid arn syntax.")),

@@ -85,6 +85,14 @@ pub enum FabricError {
         /// How long it was given.
         millis: u128,
     },
+    /// The link was given its addresses, but did not take them.
+    #[error("link {link} did not take its addresses within {millis} ms")]
+    NotHeard {
+        /// Which link.
+        link: String,
+        /// How long it was given.
+        millis: u128,
+    },
     /// The fabric has no such instance.
     #[error("the fabric has no instance {0}")]
     NoSuchInstance(String),

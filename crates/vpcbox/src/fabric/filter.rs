@@ -14,8 +14,10 @@
 //! task that opens a flood of flows fills its own, and an address that comes to another ENI brings no flows with it. A
 //! transaction never touches the flow sets of an ENI that stays, so taking a rule away ends no flow that it let in, as in AWS.
 //!
-//! Limits, which a real VPC does not have: a flow ends by time alone, and fragments after the first pass unseen (a receiver can do
-//! nothing with them when the first was dropped).
+//! Fragments after the first have no ports: they pass between addresses that have a flow.
+//!
+//! Limits, which a real VPC does not have: a flow ends by time alone, and the flows that others had with an address outlive its
+//! ENI by that time.
 
 mod nft;
 mod rules;

@@ -11,6 +11,7 @@ use rtnetlink::{
         address::{AddressAttribute, AddressFlags},
         link::{InfoData, InfoVeth, LinkAttribute, LinkMessage, State},
         neighbour::{NeighbourAddress, NeighbourAttribute},
+        route::RouteType,
     },
 };
 use std::{
@@ -23,7 +24,8 @@ use std::{
 /// The VPC router's well-known link-local address, the same in every subnet.
 pub(super) const ROUTER_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0xec2, 0, 0, 0, 0, 0, 1);
 
-/// How long a link may take from "up" to running. It takes some ten microseconds; the rest is for a machine under load.
+/// How long the kernel's work queues may take to bring a link from "up" to running. It takes some ten microseconds; the rest is for a
+/// machine under load.
 const CARRIER_WAIT: Duration = Duration::from_secs(2);
 /// Short, because the first packet of an instance waits for it.
 const CARRIER_POLL: Duration = Duration::from_millis(1);
@@ -198,6 +200,34 @@ pub(super) async fn wait_running(handle: &Handle, name: &str, eni: &str) -> Resu
     tokio::time::timeout(CARRIER_WAIT, running).await.unwrap_or_else(|_| {
         Err(FabricError::NoCarrier { eni: eni.to_owned(), millis: CARRIER_WAIT.as_millis() })
     })
+}
+
+/// Waits until the link answers for its IPv6 addresses. The kernel joins their multicast groups from a work queue; a neighbour that
+/// asks before hears nothing, and asks again after a second.
+pub(super) async fn wait_heard(handle: &Handle, name: &str, addresses: &[IpNet]) -> Result<(), FabricError> {
+    let heard = async {
+        for address in addresses {
+            let IpAddr::V6(address) = address.addr() else { continue };
+            while !is_local(handle, address).await? {
+                tokio::time::sleep(CARRIER_POLL).await;
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(CARRIER_WAIT, heard).await.unwrap_or_else(|_| {
+        Err(FabricError::NotHeard { link: name.to_owned(), millis: CARRIER_WAIT.as_millis() })
+    })
+}
+
+/// Whether packets to an address are taken in: the last thing that the work queue does for it.
+async fn is_local(handle: &Handle, address: Ipv6Addr) -> Result<bool, FabricError> {
+    let to = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build();
+    let mut routes = std::pin::pin!(handle.route().get(to).execute());
+    match routes.try_next().await {
+        Ok(route) => Ok(route.is_some_and(|route| route.header.kind == RouteType::Local)),
+        Err(e) if refused_as(&e, Errno::ENETUNREACH) => Ok(false),
+        Err(e) => Err(failed("look up the route to", address)(e)),
+    }
 }
 
 /// Forgets what the VPC's routers know of a MAC. An address that moves to another ENI would otherwise be unreachable from other

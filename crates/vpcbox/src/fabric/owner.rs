@@ -280,7 +280,10 @@ impl Owner {
         links::set_alias(handle, &vpc_end, &plug.eni).await?;
         if let Some(name) = &plug.name {
             configure(netns, name, plug, subnet).await?;
-            links::wait_running(handle, &vpc_end, &plug.eni).await?;
+            // A bridge has its carrier from its first port.
+            for name in [&vpc_end, &names::bridge(&plug.subnet)] {
+                links::wait_running(handle, name, &plug.eni).await?;
+            }
         }
         Ok(())
     }
@@ -349,6 +352,8 @@ async fn configure(netns: &Netns, name: &str, plug: &Plug, subnet: &Subnet) -> R
     if plug.addresses.iter().any(|a| a.addr().is_ipv6()) {
         links::add_default_route(handle, &link, links::ROUTER_LINK_LOCAL.into()).await?;
     }
+    links::wait_running(handle, name, &plug.eni).await?;
+    links::wait_heard(handle, name, &plug.addresses).await?;
     netlink.close().await;
     Ok(())
 }

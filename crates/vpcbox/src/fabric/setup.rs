@@ -114,9 +114,11 @@ async fn build_bridge(
     }
     let link = Link { index, name, running: false };
     links::set_up(handle, &link).await?;
-    for address in links::router_addresses(subnet.ipv4, subnet.ipv6) {
-        links::add_address(handle, &link, address).await?;
+    let addresses = links::router_addresses(subnet.ipv4, subnet.ipv6);
+    for address in &addresses {
+        links::add_address(handle, &link, *address).await?;
     }
+    links::wait_heard(handle, &link.name, &addresses).await?;
     Ok(index)
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Service, reply_with};
 use crate::{
+    ecs::EcsInventory,
     fabric::filter::Drops,
     knobs::{KnobError, Knobs},
 };
@@ -30,6 +31,8 @@ pub struct Inventory {
     pub instances: Vec<InstanceLine>,
     /// All ENIs.
     pub enis: Vec<EniLine>,
+    /// ECS's side.
+    pub ecs: EcsInventory,
     /// How the knobs stand.
     pub knobs: Knobs,
 }
@@ -101,7 +104,9 @@ impl Service {
     pub fn inventory(&self) -> Inventory {
         let inner = &mut *self.lock();
         let knobs = inner.faults.knobs(&inner.world, &inner.ecs);
-        let state = inner.world.current(Timestamp::now());
+        let now = Timestamp::now();
+        let state = inner.world.current(now);
+        let ecs = inner.ecs.inventory(state, now);
         let site = &state.site;
         let name =
             |id: &str| state.tags_of(id).find(|(k, _)| *k == "Name").map_or("-", |(_, v)| v).to_owned();
@@ -152,8 +157,15 @@ impl Service {
                     drops: None,
                 })
                 .collect(),
+            ecs,
             knobs,
         }
+    }
+
+    /// How the knobs stand.
+    fn knobs(&self) -> Knobs {
+        let inner = &*self.lock();
+        inner.faults.knobs(&inner.world, &inner.ecs)
     }
 
     /// Turns knobs; gives back how they stand then.
@@ -169,7 +181,7 @@ impl Service {
     pub(super) fn control(&self, method: &Method, path: &str, body: &[u8]) -> Response<Full<Bytes>> {
         let answer = match (method, path) {
             (&Method::GET, STATUS) => serde_json::to_vec_pretty(&self.inventory()),
-            (&Method::GET, KNOBS) => serde_json::to_vec_pretty(&self.inventory().knobs),
+            (&Method::GET, KNOBS) => serde_json::to_vec_pretty(&self.knobs()),
             (&Method::POST, KNOBS) => {
                 let turned = serde_json::from_slice::<Knobs>(body)
                     .map_err(|e| e.to_string())

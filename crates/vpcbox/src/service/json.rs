@@ -1,6 +1,6 @@
 //! The door of the JSON APIs, with ECS behind it: `X-Amz-Target` names the operation, the body is its input.
 
-use super::{ReplyLost, Service, TARGET, reply_with};
+use super::{MAX_BODY, Origin, ReplyLost, Service, TARGET, reply_with};
 use crate::{
     ecs::{self, Call, error::ApiError},
     knobs::{Api, Verdict},
@@ -14,19 +14,33 @@ use serde_json::Value;
 
 /// The type of requests and replies.
 const JSON: &str = "application/x-amz-json-1.1";
+/// How the types of all versions of the protocol begin.
+const ANY_JSON: &str = "application/x-amz-json";
+
+/// Whether a request is meant for a JSON API, even if it fails to say for which operation.
+pub(super) fn is_json(head: &Parts) -> bool {
+    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    head.headers.contains_key(TARGET) || kind.is_some_and(|kind| kind.starts_with(ANY_JSON))
+}
 
 impl Service {
     /// One call of a JSON API.
     pub(super) async fn json(
         &self,
+        origin: Origin,
         head: &Parts,
-        body: &[u8],
+        body: Option<&[u8]>,
         id: &str,
     ) -> Result<Response<Full<Bytes>>, ReplyLost> {
         if self.lock().faults.is_ecs_away() {
             return Err(ReplyLost);
         }
-        let (operation, reply) = self.json_call(head, body, Timestamp::now());
+        let Some(body) = body else {
+            let message = format!("Request body is longer than {MAX_BODY} bytes");
+            let error = ApiError::new("RequestEntityTooLargeException", message);
+            return Ok(reply_with(error.status(), JSON, error.body(), id));
+        };
+        let (operation, reply) = self.json_call(origin, head, body, Timestamp::now());
         // After the act, as for EC2.
         self.dawdle(Api::Ecs).await;
         match reply {
@@ -48,6 +62,7 @@ impl Service {
     /// The operation's name as far as it is known, and its output; `None` is a reply that is to be lost.
     fn json_call(
         &self,
+        origin: Origin,
         head: &Parts,
         body: &[u8],
         now: Timestamp,
@@ -66,6 +81,7 @@ impl Service {
         let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let mut call = Call {
             caller: &caller,
+            inside: origin == Origin::Vpc,
             host: host.unwrap_or("localhost"),
             world: &mut inner.world,
             keys: &inner.keys,
@@ -104,7 +120,7 @@ fn refused(error: AuthError) -> ApiError {
         AuthError::Incomplete(_) => "IncompleteSignature",
         AuthError::UnknownKey | AuthError::BadToken => "UnrecognizedClientException",
         AuthError::Expired => "ExpiredTokenException",
-        AuthError::Scope(_) | AuthError::Mismatch => "InvalidSignatureException",
+        AuthError::Skewed(_) | AuthError::Scope(_) | AuthError::Mismatch => "InvalidSignatureException",
     };
     ApiError::new(code, error.to_string())
 }

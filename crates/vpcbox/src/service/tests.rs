@@ -1,3 +1,5 @@
+//! Requests as they come over HTTP: signatures, knobs, faults.
+
 use super::{control::KNOBS, *};
 use crate::{
     knobs::Knobs,
@@ -206,6 +208,21 @@ async fn a_body_beyond_the_limit_is_refused() {
     let (status, body) = call(&service(false), &body).await.unwrap();
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(body.contains("RequestEntityTooLarge"));
+}
+
+#[tokio::test]
+async fn a_call_of_a_json_api_that_is_malformed_is_refused_in_json() {
+    let service = service(false);
+    let (status, reply) = ecs(&service, "ListTasks", &"x".repeat(MAX_BODY + 1)).await.unwrap();
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(reply["__type"], "RequestEntityTooLargeException");
+    let mut nameless = request("POST", "/", "{}");
+    let kind = HeaderValue::from_static("application/x-amz-json-1.1");
+    nameless.headers_mut().insert(header::CONTENT_TYPE, kind);
+    let (status, body) = ask(&service, nameless).await.unwrap();
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let reply: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(reply["__type"], "UnknownOperationException");
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Links follow what EC2 says.
+
 use super::*;
 use crate::samples::{ONE_INSTANCE, config};
 use std::sync::Mutex;

@@ -1,3 +1,5 @@
+//! EC2's rules, by hand and by random histories.
+
 use super::{
     ids::{AttachmentId, GroupId, InstanceId},
     state::{Phase, RESERVED_ADDRESSES, Tags},

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 use std::{
-    fs::{self, File},
+    fs,
     io::{Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
@@ -243,36 +243,12 @@ pub(crate) fn http_post(endpoint: &str, path: &str, body: &str) -> String {
     reply.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
 }
 
-/// A Python with boto3 and awscli, made under the target directory. Fails loudly when it cannot be: the wire is not tested
-/// without them.
+/// A Python with boto3 and awscli, made under the target directory by the script that the demo uses too. Fails loudly when it cannot be:
+/// the wire is not tested without them.
 pub(crate) fn python() -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/python.sh");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let venv = target.join("venv-aws");
-    let python = venv.join("bin/python");
-    // Test programs run side by side; one of them installs.
-    let lock = File::create(target.join("venv-aws.lock")).unwrap();
-    lock.lock().unwrap();
-    let has_clients = |python: &Path| {
-        let check = Command::new(python).args(["-c", "import boto3, awscli"]).stderr(Stdio::null()).status();
-        check.is_ok_and(|status| status.success())
-    };
-    if !has_clients(&python) {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&venv));
-        // An exact version: a new service model must not turn a good build red.
-        run(Command::new(venv.join("bin/pip")).args([
-            "install",
-            "--quiet",
-            "boto3==1.44.5",
-            "botocore==1.44.5",
-            // The one that asks for exactly this botocore.
-            "awscli==1.46.3",
-        ]));
-        assert!(has_clients(&python), "the clients were installed and cannot be imported");
-    }
-    python
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(script).arg("aws").arg(target).output().unwrap();
+    assert!(output.status.success(), "python.sh: {}", String::from_utf8_lossy(&output.stderr));
+    Path::new(String::from_utf8(output.stdout).unwrap().trim()).join("python")
 }

@@ -215,7 +215,7 @@ fn a_pull_is_told_at_its_milestones_and_at_its_end() {
     let look = |pull: &PullView| with(vec![pull.clone()], vec![]);
     assert_eq!(
         texts(&recovered(), &look(&first)),
-        [(EventKind::Pull, "downloading 3/5 layers, 12.3 of 40.1 MiB".to_owned())]
+        [(EventKind::Pull, "downloading 3/5 blobs, 12.3 of 40.1 MiB".to_owned())]
     );
     assert_eq!(texts(&look(&first), &look(&little)), []);
     assert_eq!(texts(&look(&first), &look(&more)).len(), 1);

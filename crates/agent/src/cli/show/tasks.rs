@@ -164,7 +164,7 @@ mod tests {
         for expected in [
             "Asked for by   the control plane, for arn:aws:ecs:us-west-2:111122223333:attachment/a-1\n",
             "Reports        2 wait for the control plane, the oldest for 1m; sent 3 times in vain: no answer\n",
-            "Image          app: downloading 3/5 layers, 12.3 of 40.1 MiB\n",
+            "Image          app: downloading 3/5 blobs, 12.3 of 40.1 MiB\n",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

@@ -35,6 +35,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the disk is looked at: a pull fills some gigabytes in that time.
 const PRESSURE_INTERVAL: Duration = Duration::from_secs(60);
+/// The first look: an agent that came up on a full disk, or that a full disk keeps ending, makes room soon. Not at once, as it takes its
+/// tasks over then, and they need their images.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// Shortest time between cycles, whatever is configured: a cycle reads all documents of all images.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -113,13 +116,14 @@ impl Containerd {
     }
 
     async fn clean_up_for_ever(&self, config: &CleanupConfig) {
-        let every = |period| {
-            let mut interval = interval_at(Instant::now() + period, period);
+        let every = |period, first| {
+            let mut interval = interval_at(Instant::now() + first, period);
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             interval
         };
-        let mut cycle = every(config.interval.max(SHORTEST_INTERVAL));
-        let mut look = every(PRESSURE_INTERVAL);
+        let period = config.interval.max(SHORTEST_INTERVAL);
+        let mut cycle = every(period, period);
+        let mut look = every(PRESSURE_INTERVAL, FIRST_LOOK);
         let mut told = Told::default();
         loop {
             // Both ticks are cancel-safe; the work is done outside.

@@ -2,7 +2,7 @@
 //! answer on, so a tag that moves meanwhile cannot mix two images.
 
 use super::{
-    Job, Puller,
+    Job, PullBehavior, Puller,
     failure::{Failure, spoken},
     registry::{Head, shown},
 };
@@ -76,8 +76,9 @@ impl Puller {
                 Ok(meaning) => return Ok(meaning),
                 Err(failure) => failure,
             };
-            // A task need not wait for a registry that is not there when its image is.
-            let hopeless = job.have.is_some() && matches!(failure, Failure::NoConnection(_));
+            // A task need not wait for a registry that is not there when its image is, and may be used.
+            let will_do = job.have.is_some() && self.config.behavior == PullBehavior::Default;
+            let hopeless = will_do && matches!(failure, Failure::NoConnection(_));
             let pause = self.pause(&failure, tries).filter(|_| !hopeless);
             let Some(pause) = pause else { return Err(failure) };
             job.ticket.failed(failure.to_string());

@@ -290,7 +290,10 @@ fn unresolved(job: &Job<'_>, failure: Failure) -> Fault {
 fn unbrought(job: &Job<'_>, blob: &Descriptor, failure: Failure) -> Fault {
     match failure {
         Failure::Store(fault) => fault.again(),
-        other => Fault::CannotPull(format!("blob {}: {other}{}", blob.digest, job.at.hint(&other))),
+        other => {
+            let (registry, image, hint) = (&job.at.registry, job.parts.short(), job.at.hint(&other));
+            Fault::CannotPull(format!("{registry}: blob {} of {image}: {other}{hint}", blob.digest))
+        }
     }
 }
 

@@ -3,28 +3,28 @@
 use crate::{
     outbox::{Outbox, RefuseHandle},
     port::{
-        ControlPlane, DescribedTask, EcsError, EcsErrorKind, News, Registered, Registration, Report, TaskNews,
+        ControlPlane, Descriptions, EcsError, EcsErrorKind, News, Registered, Registration, Report, TaskNews,
     },
 };
 use async_trait::async_trait;
-use berth_testkit::{containers::clock, crash::Crash, journal::FakeJournal};
+use berth_testkit::{containers::clock, crash::Crash, journal::FakeJournal, samples};
 use berth_types::{
     Timestamp,
     cluster::ReportsSnapshot,
-    ids::{ContainerId, EndpointId, TaskArn},
-    lease::LeaseNeeds,
+    ids::{ContainerId, TaskArn},
     ports::Table,
-    task::{
-        ContainerSnapshot, ContainerSpec, ContainerStatus, EngineSnapshot, LogDriver, LogSpec, Origin,
-        TaskSnapshot, TaskSpec, TaskStatus,
-    },
+    task::{ContainerSpec, ContainerStatus, EngineSnapshot, Origin, TaskSnapshot, TaskSpec, TaskStatus},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 pub(super) const ATTACHMENT: &str = "arn:aws:ecs:us-west-2:111122223333:attachment/c0ffee";
@@ -37,96 +37,12 @@ pub(super) fn second(n: i64) -> Timestamp {
     Timestamp::from_second(1_767_225_600 + n).unwrap()
 }
 
-fn container_spec(name: &str) -> ContainerSpec {
-    ContainerSpec {
-        name: name.to_owned(),
-        endpoint_id: EndpointId::random(),
-        image: "busybox".to_owned(),
-        essential: name == "app",
-        cpu: 0,
-        memory: None,
-        memory_reservation: None,
-        entry_point: None,
-        command: None,
-        environment: Vec::new(),
-        working_directory: None,
-        user: None,
-        readonly_root_filesystem: false,
-        privileged: false,
-        capabilities_add: Vec::new(),
-        capabilities_drop: Vec::new(),
-        ulimits: Vec::new(),
-        shared_memory_size: None,
-        tmpfs: Vec::new(),
-        mount_points: Vec::new(),
-        port_mappings: Vec::new(),
-        depends_on: Vec::new(),
-        start_timeout: None,
-        stop_timeout: None,
-        log: LogSpec { driver: LogDriver::JsonFile, options: BTreeMap::new() },
-        docker_labels: BTreeMap::new(),
-        no_new_privileges: false,
-        pseudo_terminal: false,
-    }
-}
-
 /// A task that was just assigned, with an essential container `app` and a `side` that is not.
 pub(super) fn assigned(id: &str) -> TaskSnapshot {
-    let spec = TaskSpec {
-        arn: arn(id),
-        cluster: "demo".to_owned(),
-        family: "web".to_owned(),
-        revision: "7".to_owned(),
-        group: None,
-        service_name: None,
-        launch_type: "EC2".to_owned(),
-        cpu: None,
-        memory: None,
-        volumes: Vec::new(),
-        containers: vec![container_spec("app"), container_spec("side")],
-        network: LeaseNeeds::default(),
-        task_role_arn: None,
-        execution_role_arn: None,
-        enable_fault_injection: false,
-        created_at: second(0),
-        origin: Origin::ControlPlane { attachment: Some(ATTACHMENT.to_owned()) },
-    };
-    let containers = spec.containers.iter().enumerate().map(|(index, c)| ContainerSnapshot {
-        index,
-        name: c.name.clone(),
-        id: None,
-        docker_name: format!("ecs-web-7-{}", c.name),
-        image_id: None,
-        image_digest: None,
-        desired: ContainerStatus::Running,
-        known: ContainerStatus::None,
-        pid: None,
-        exit_code: None,
-        reason: None,
-        created_at: None,
-        started_at: None,
-        finished_at: None,
-        volumes: Vec::new(),
-        log_path: None,
-    });
-    TaskSnapshot {
-        desired: TaskStatus::Running,
-        known: TaskStatus::None,
-        containers: containers.collect(),
-        lease: None,
-        waiting: None,
-        stopped_reason: None,
-        stop_code: None,
-        lease_micros: None,
-        taken_at: None,
-        pull_started_at: None,
-        pull_stopped_at: None,
-        started_at: None,
-        execution_stopped_at: None,
-        stopped_at: None,
-        version: 0,
-        spec: Arc::new(spec),
-    }
+    let side = ContainerSpec { essential: false, ..samples::container("side", "busybox") };
+    let containers = vec![samples::container("app", "busybox"), side];
+    let origin = Origin::ControlPlane { attachment: Some(ATTACHMENT.to_owned()) };
+    samples::taken(TaskSpec { origin, ..samples::task(arn(id), containers) })
 }
 
 pub(super) fn leased(mut task: TaskSnapshot) -> TaskSnapshot {
@@ -335,7 +251,7 @@ impl ControlPlane for FakeControlPlane {
     async fn list_tasks(&self, _: &str) -> Result<Vec<TaskArn>, EcsError> {
         unreachable!("the outbox only reports")
     }
-    async fn describe_tasks(&self, _: &[TaskArn]) -> Result<Vec<DescribedTask>, EcsError> {
+    async fn describe_tasks(&self, _: &[TaskArn]) -> Result<Descriptions, EcsError> {
         unreachable!("the outbox only reports")
     }
     async fn describe_task_definition(&self, _: &str) -> Result<Vec<u8>, EcsError> {
@@ -357,6 +273,7 @@ pub(super) struct Desk {
     pub(super) engine: watch::Sender<Arc<EngineSnapshot>>,
     pub(super) reports: watch::Receiver<Arc<ReportsSnapshot>>,
     pub(super) refuse: RefuseHandle,
+    pub(super) heard: Arc<Notify>,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -380,8 +297,9 @@ impl Desk {
         let control = Arc::new(FakeControlPlane { state: Mutex::new(state), crash: Arc::clone(&crash) });
         let shown = EngineSnapshot { recovered: true, runtime_ok: true, ..EngineSnapshot::default() };
         let engine = watch::Sender::new(Arc::new(shown));
-        let (reports, refuse, shutdown, running) = run(&journal, &control, &engine);
-        Self { crash, journal, control, engine, reports, refuse, shutdown, running }
+        let heard = Arc::new(Notify::new());
+        let (reports, refuse, shutdown, running) = run(&journal, &control, &engine, &heard);
+        Self { crash, journal, control, engine, reports, refuse, heard, shutdown, running }
     }
 
     /// kill -9: what is under way ends where it is, and what the journal had not flushed is gone.
@@ -399,7 +317,7 @@ impl Desk {
 
     pub(super) fn start_again(&mut self) {
         (self.reports, self.refuse, self.shutdown, self.running) =
-            run(&self.journal, &self.control, &self.engine);
+            run(&self.journal, &self.control, &self.engine, &self.heard);
     }
 
     /// The engine shows the task so.
@@ -438,12 +356,20 @@ fn run(
     journal: &Arc<FakeJournal>,
     control: &Arc<FakeControlPlane>,
     engine: &watch::Sender<Arc<EngineSnapshot>>,
+    heard: &Arc<Notify>,
 ) -> (watch::Receiver<Arc<ReportsSnapshot>>, RefuseHandle, CancellationToken, JoinHandle<()>) {
     let reports = watch::Sender::default();
     let shown = reports.subscribe();
     let shutdown = CancellationToken::new();
-    let (outbox, refuse) =
-        Outbox::new(journal.clone(), control.clone(), engine.subscribe(), reports, clock, 7);
+    let (outbox, refuse) = Outbox::new(
+        journal.clone(),
+        control.clone(),
+        engine.subscribe(),
+        reports,
+        Arc::clone(heard),
+        clock,
+        7,
+    );
     let running = tokio::spawn(outbox.run(shutdown.clone()));
     (shown, refuse, shutdown, running)
 }

@@ -162,6 +162,7 @@ fn check(taken: &[Report], reach: Reach, repeats: bool) {
     for (place, report) in taken.iter().enumerate() {
         let again = taken[..place].contains(report);
         assert!(repeats || !again, "told twice without a reason: {words:?}");
+        assert!(!again || taken[place - 1] == *report, "told again after something newer: {words:?}");
         // What a task waits for may be told before its ENI is there.
         if !again && word(report) != "ATTACHED" {
             assert!(rank(report) >= furthest, "{words:?}");

@@ -107,19 +107,42 @@ async fn an_outage_of_minutes_is_probed_softly_and_everything_arrives_after_it()
     }
     desk.until("all ends recorded", |r| r.ended.len() == 500 && r.waiting.len() == 500).await;
     desk.pass(MINUTE * 9).await;
-    // One at a time, at most every half minute in the end: as if there were one task.
+    // One at a time, every five seconds in the end: as if there were one task.
     let knocks = desk.control.calls().len();
-    assert!(knocks < MAX_SENDING + 60, "{knocks} calls in ten minutes of outage");
+    assert!(knocks < MAX_SENDING + 160, "{knocks} calls in ten minutes of outage");
     assert!(desk.reports.borrow().waiting.iter().any(|w| w.problem.is_some() && w.attempts > 0));
     let end = tokio::time::Instant::now();
     desk.control.set(Mood::Well);
     desk.until("all told", |r| r.waiting.is_empty()).await;
-    // 1500 reports at ten a second, and a probe that was due within half a minute.
+    // 1500 reports at ten a second, and a probe that was due within seconds.
     assert!(end.elapsed() < MINUTE * 4, "{:?}", end.elapsed());
     for id in &ids {
         assert_eq!(desk.control.words(&arn(id)), ["ATTACHED", "RUNNING", "STOPPED"]);
     }
     assert!(desk.control.most() <= MAX_SENDING);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_no_task_sits_out_a_back_off_of_its_own() {
+    for (mood, others_hear, seconds) in
+        [(Mood::Out, false, 10), (Mood::Throttling, true, 4), (Mood::Forbidding, true, 4)]
+    {
+        let mut desk = Desk::start();
+        desk.control.set(mood);
+        for n in 0..8 {
+            desk.show(over(&format!("t{n}")));
+        }
+        // Long enough for each of them to have been the probe many times.
+        desk.pass(MINUTE * 20).await;
+        assert!(desk.reports.borrow().waiting.iter().all(|w| w.attempts > 0));
+        desk.control.set(Mood::Well);
+        if others_hear {
+            desk.heard.notify_one();
+        }
+        let end = tokio::time::Instant::now();
+        desk.until("all told", |r| r.waiting.is_empty()).await;
+        assert!(end.elapsed() < Duration::from_secs(seconds), "{:?}", end.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]

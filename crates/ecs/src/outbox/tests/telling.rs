@@ -85,6 +85,7 @@ fn only_the_engines_own_reasons_are_told() {
         (Some(StopCode::EssentialContainerExited), ""),
         (Some(StopCode::UserInitiated), ""),
         (Some(StopCode::ServiceSchedulerInitiated), ""),
+        (Some(StopCode::OperatorInitiated), "Task stopped by operator: because of something"),
         (Some(StopCode::TaskFailedToStart), "because of something"),
         (None, "because of something"),
     ] {

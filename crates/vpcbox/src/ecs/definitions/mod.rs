@@ -17,7 +17,7 @@ mod requires;
 mod shape;
 #[cfg(test)]
 mod tests;
-mod units;
+pub(super) mod units;
 
 pub use definition::{Container, Definition, Status};
 

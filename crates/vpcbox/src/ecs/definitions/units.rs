@@ -1,7 +1,7 @@
 //! Sizes of tasks as callers write them: `1024`, `1 vCPU`, `.5 vcpu`; `2048`, `2GB`, `.5 GB`.
 
 /// CPU units or MiB from a text; `unit`, in lower case, counts for 1024.
-pub(super) fn read(text: &str, unit: &str) -> Option<u64> {
+pub(in crate::ecs) fn read(text: &str, unit: &str) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let Some(number) = text.strip_suffix(unit) else {
         return text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?;

@@ -38,7 +38,7 @@ pub(super) enum Status {
 }
 
 impl Status {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Active => "ACTIVE",
             Self::Draining => "DRAINING",
@@ -188,6 +188,18 @@ impl Ecs {
             left.memory -= task.needs.memory;
         }
         left
+    }
+
+    /// ENIs that an instance has left for new tasks.
+    pub(super) fn enis_left(&self, instance: &ContainerInstance) -> u32 {
+        let held: u32 = self.tasks_on(&instance.id).map(|task| task.needs.enis).sum();
+        instance.enis.saturating_sub(held)
+    }
+
+    /// How many instances of a cluster are registered.
+    pub(super) fn registered_in(&self, cluster: &str) -> usize {
+        let registered = |i: &&ContainerInstance| i.cluster == cluster && i.status != Status::Inactive;
+        self.instances.values().filter(registered).count()
     }
 
     pub(super) fn describe_instances(

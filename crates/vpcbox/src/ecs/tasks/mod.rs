@@ -1,8 +1,10 @@
 //! Tasks: what ECS knows of one, and how its statuses move.
 //!
 //! `run` makes tasks from the definition and the call that `request` has read; `query` lists, describes and stops them; `report`
-//! moves them as agents say; `view` shows them; `network` knows about their ENIs.
+//! moves them as agents say, and `history` remembers it; `view` and `line` show them; `network` knows about their ENIs.
 
+mod history;
+mod line;
 mod network;
 mod overrides;
 mod query;
@@ -13,12 +15,15 @@ mod tokens;
 mod view;
 
 use super::{Ecs, placement::Needs, tags::Tags};
+use history::History;
 use jiff::Timestamp;
 use network::{Network, TaskAttachment};
 use overrides::Overrides;
 use serde_json::Value;
 use std::time::Duration;
 
+pub use history::{ContainerLine, ReportLine};
+pub use line::TaskLine;
 pub(super) use tokens::Tokens;
 
 /// Tasks at a time that have not stopped. More than a thousand instances of any type in the table could hold ENIs for.
@@ -128,6 +133,7 @@ pub(super) struct Task {
     stop_code: Option<&'static str>,
     stopped_reason: Option<String>,
     times: Times,
+    history: History,
     version: u64,
 }
 

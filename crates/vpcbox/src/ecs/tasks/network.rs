@@ -152,10 +152,10 @@ impl TaskAttachment {
 /// The ENI that a task has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Network {
-    eni: String,
+    pub(super) eni: String,
     mac: String,
     dns_name: String,
-    ipv4: String,
+    pub(super) ipv4: String,
     ipv6: Option<String>,
 }
 

@@ -1,6 +1,6 @@
 //! What a call overrides of the task definition: read, checked, and shown again as `overrides`.
 
-use crate::ecs::{error::ApiError, input::Input};
+use crate::ecs::{definitions::units, error::ApiError, input::Input};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -29,9 +29,9 @@ impl Overrides {
                 read.task.insert(member.to_owned(), json!(text));
             }
         }
-        for (member, words) in [("cpu", "cpu"), ("memory", "memory")] {
+        for member in ["cpu", "memory"] {
             if read.task_number(member).is_none() && read.task.contains_key(member) {
-                return Err(ApiError::client(format!("Invalid '{words}' setting for task.")));
+                return Err(ApiError::client(format!("Invalid '{member}' setting for task.")));
             }
         }
         for container in given.objects("containerOverrides")? {
@@ -46,9 +46,11 @@ impl Overrides {
         Ok(read)
     }
 
-    /// An override of the whole task that is a number.
+    /// An override of the whole task that is a size: CPU units or MiB.
     pub(super) fn task_number(&self, member: &str) -> Option<i64> {
-        self.task.get(member)?.as_str()?.parse().ok().filter(|number: &i64| *number > 0)
+        let unit = if member == "cpu" { "vcpu" } else { "gb" };
+        let size = units::read(self.task.get(member)?.as_str()?, unit)?;
+        i64::try_from(size).ok().filter(|size| *size > 0)
     }
 
     /// An override of a container that is a number.

@@ -19,9 +19,11 @@ impl Ecs {
         let input = Input::new(input)?;
         let cluster = self.cluster(input)?;
         let instance = match input.text("containerInstance")?.filter(|text| !text.is_empty()) {
-            Some(reference) => Some(self.instance(&cluster, reference)?.id.clone()),
+            Some(reference) => Some(self.instance(&cluster, reference)?),
             None => None,
         };
+        let agent_asks = instance.is_some_and(|instance| call.is_of(instance));
+        let instance = instance.map(|instance| instance.id.clone());
         let (family, started_by) = (input.text("family")?, input.text("startedBy")?);
         let desired = input.one_of("desiredStatus", &["RUNNING", "PENDING", "STOPPED"])?;
         let launch = input.one_of("launchType", &["EC2", "FARGATE", "EXTERNAL", "MANAGED_INSTANCES"])?;
@@ -30,7 +32,7 @@ impl Ecs {
                 return Err(ApiError::new("ServiceNotFoundException", "Service not found."));
             }
         }
-        if let Some(id) = &instance {
+        if let Some(id) = instance.as_ref().filter(|_| agent_asks) {
             self.heard_from(id, call.now);
         }
         let wanted = |task: &&Task| {
@@ -43,8 +45,7 @@ impl Ecs {
         };
         let arns = self.tasks.values().filter(wanted).map(|task| task.arn.clone()).collect();
         let page = paging::page(input, "taskArns", arns)?;
-        // Whoever asks for one instance's tasks may be its agent.
-        for arn in page["taskArns"].as_array().into_iter().flatten().filter(|_| instance.is_some()) {
+        for arn in page["taskArns"].as_array().into_iter().flatten().filter(|_| agent_asks) {
             let id = arn.as_str().and_then(|arn| arn.rsplit('/').next()).unwrap_or_default();
             if let Some(task) = self.tasks.get_mut(id) {
                 task.told = true;

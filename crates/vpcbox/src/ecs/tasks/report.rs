@@ -3,7 +3,11 @@
 //! Reports come at least once. One that was taken before changes nothing and is acknowledged; one that would take a task back
 //! from its end is refused, as ECS refuses it.
 
-use super::{ContainerStatus, Task, TaskStatus, kept};
+use super::{
+    ContainerStatus, Task, TaskStatus,
+    history::{ContainerLine, ReportLine},
+    kept,
+};
 use crate::{
     ecs::{Call, Ecs, error::ApiError, input::Input},
     keys::Caller,
@@ -24,6 +28,12 @@ struct ContainerReport {
     runtime_id: Option<String>,
     image_digest: Option<String>,
     network_bindings: Option<Value>,
+}
+
+impl ContainerReport {
+    fn line(&self) -> ContainerLine {
+        ContainerLine::new(&self.name, self.status, self.exit_code, self.reason.as_deref())
+    }
 }
 
 impl Ecs {
@@ -51,6 +61,13 @@ impl Ecs {
         if let Some((unknown, _)) = attachments.iter().find(|(id, _)| !task.has_attachment(id)) {
             return Err(unknown_attachment(unknown));
         }
+        task.history.note(ReportLine {
+            status: status.map(|status| status.as_str().to_owned()),
+            reason: reason.clone(),
+            attachment: attachments.last().map(|(_, status)| status.clone()),
+            containers: containers.iter().map(ContainerReport::line).collect(),
+            ..ReportLine::new(call.now)
+        });
         if task.last == TaskStatus::Stopped {
             return Ok(acknowledged());
         }
@@ -81,6 +98,7 @@ impl Ecs {
         let report = read_container(input, name)?;
         let task = self.reported(input, call)?;
         task.check(None, std::slice::from_ref(&report))?;
+        task.history.note(ReportLine { containers: vec![report.line()], ..ReportLine::new(call.now) });
         if task.last != TaskStatus::Stopped {
             task.container_is(report);
             task.version += 1;
@@ -107,10 +125,14 @@ impl Ecs {
             found.push((task.id.clone(), status));
         }
         for (id, status) in found {
-            if let Some(task) = self.tasks.get_mut(&id).filter(|task| task.last != TaskStatus::Stopped) {
-                task.taken = true;
-                task.attachment_is(status);
-                task.version += 1;
+            if let Some(task) = self.tasks.get_mut(&id) {
+                let attachment = Some(status.clone());
+                task.history.note(ReportLine { attachment, ..ReportLine::new(call.now) });
+                if task.last != TaskStatus::Stopped {
+                    task.taken = true;
+                    task.attachment_is(status);
+                    task.version += 1;
+                }
             }
             self.heard_from_task(&id, call.now);
         }

@@ -1,7 +1,7 @@
 //! RunTask and StartTask: tasks are made on the instances that placement, or the caller, chooses for them.
 
 use super::{
-    Container, ContainerStatus, MAX_TASKS, Task, TaskStatus, Times,
+    Container, ContainerStatus, History, MAX_TASKS, Task, TaskStatus, Times,
     request::{ContainerPlan, Request},
     tokens::{Used, fingerprint},
 };
@@ -40,7 +40,8 @@ impl Ecs {
         }
         let (started, failures) = self.place(&request, &rules, count, call.now)?;
         if let (Some(token), false) = (token, started.is_empty()) {
-            let used = Used { input: fingerprint(raw), tasks: started.clone(), at: call.now };
+            let (input, tasks, failures) = (fingerprint(raw), started.clone(), failures.clone());
+            let used = Used { input, tasks, failures, at: call.now };
             self.tokens.remember(&request.cluster, token, used);
         }
         Ok(json!({ "tasks": self.tasks_json(&started, true, call), "failures": failures }))
@@ -49,7 +50,8 @@ impl Ecs {
     /// A call with the token of an earlier one.
     fn run_again(&mut self, used: &Used, input: &Value, call: &mut Call<'_>) -> Result<Value, ApiError> {
         if used.input == fingerprint(input) {
-            return Ok(json!({ "tasks": self.tasks_json(&used.tasks, true, call), "failures": [] }));
+            let tasks = self.tasks_json(&used.tasks, true, call);
+            return Ok(json!({ "tasks": tasks, "failures": used.failures }));
         }
         let arns = used.tasks.iter().filter_map(|id| self.tasks.get(id)).map(|task| task.arn.clone());
         let message = "The provided clientToken is already in use with a different RunTask request.";
@@ -98,13 +100,12 @@ impl Ecs {
 
     fn candidate(&self, instance: &ContainerInstance, group: &str, now: Timestamp) -> Candidate {
         let left = self.remaining(instance);
-        let held: u32 = self.tasks_on(&instance.id).map(|task| task.needs.enis).sum();
         Candidate {
             id: instance.id.clone(),
             connected: self.is_connected(instance, now),
             cpu: left.cpu,
             memory: left.memory,
-            enis: instance.enis.saturating_sub(held),
+            enis: self.enis_left(instance),
             attributes: instance.attributes.clone(),
             tasks: self.tasks_on(&instance.id).count(),
             of_group: self.tasks_on(&instance.id).filter(|task| task.group == group).count(),
@@ -189,6 +190,7 @@ impl Ecs {
             stop_code: None,
             stopped_reason: None,
             times: Times::new(now),
+            history: History::default(),
             version: 1,
         };
         self.tasks.insert(id.clone(), task);

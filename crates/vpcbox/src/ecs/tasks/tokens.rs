@@ -23,6 +23,8 @@ pub(super) struct Used {
     pub(super) input: String,
     /// The ids of its tasks.
     pub(super) tasks: Vec<String>,
+    /// Why there were not more.
+    pub(super) failures: Vec<Value>,
     pub(super) at: Timestamp,
 }
 

@@ -1,3 +1,5 @@
+//! Clusters.
+
 use super::*;
 
 #[test]
@@ -60,4 +62,41 @@ fn every_kind_of_resource_carries_tags() {
     assert_eq!(site.refused("UntagResource", nothing).code, "ResourceNotFoundException");
     let reserved = json!({ "resourceArn": "x", "tags": [{ "key": "aws:x", "value": "" }] });
     assert_eq!(site.refused("TagResource", reserved).code, "InvalidParameterException");
+}
+
+#[test]
+fn a_cluster_shows_its_settings_and_statistics_to_those_who_ask() {
+    let (mut site, _) = Site::ready();
+    site.run();
+    let with = |value: &str| json!({ "clusterName": value, "settings": [{ "name": "containerInsights", "value": value }] });
+    let made = site.ok("CreateCluster", with("enhanced"));
+    assert_eq!(made["cluster"]["settings"][0]["value"], "enhanced");
+    assert_eq!(site.refused("CreateCluster", with("loud")).code, "InvalidParameterException");
+    let unknown = json!({ "clusterName": "x", "settings": [{ "name": "volume", "value": "enabled" }] });
+    assert_eq!(site.refused("CreateCluster", unknown).code, "InvalidParameterException");
+    let bare = site.ok("DescribeClusters", json!({ "clusters": ["demo"] }));
+    assert_eq!(
+        (&bare["clusters"][0]["settings"], &bare["clusters"][0]["statistics"]),
+        (&json!([]), &json!([]))
+    );
+    let all = json!({ "clusters": ["demo"], "include": ["SETTINGS", "STATISTICS"] });
+    let all = site.ok("DescribeClusters", all);
+    assert_eq!(all["clusters"][0]["settings"][0]["value"], "disabled");
+    let pending = json!({ "name": "pendingEC2TasksCount", "value": "1" });
+    assert!(all["clusters"][0]["statistics"].as_array().unwrap().contains(&pending), "{all}");
+}
+
+#[test]
+fn a_tag_has_only_characters_that_the_model_allows_and_is_found_in_its_own_cluster_only() {
+    let (mut site, instance) = Site::ready();
+    let tag = |arn: &str, key: &str, value: &str| json!({ "resourceArn": arn, "tags": [{ "key": key, "value": value }] });
+    site.ok("TagResource", tag(&instance, "Größe 漢字_.:/=+-@7", "a b"));
+    for (key, value) in [("a#", "v"), ("a", "<v>"), ("tab\t", "v"), ("a", "😀"), ("a\n", "")] {
+        let error = site.refused("TagResource", tag(&instance, key, value));
+        assert!(error.message.contains("invalid characters"), "{key:?} {value:?}: {error}");
+    }
+    let elsewhere = instance.replace("/demo/", "/other/");
+    assert_eq!(site.refused("TagResource", tag(&elsewhere, "a", "b")).code, "ResourceNotFoundException");
+    let short = instance.replace("/demo/", "/");
+    site.ok("TagResource", tag(&short, "old", "form"));
 }

@@ -1,3 +1,5 @@
+//! Container instances: registration, their state, their attributes.
+
 use super::*;
 
 fn named(cluster: &str, instance: &str) -> Value {
@@ -171,4 +173,37 @@ fn poll_endpoints_are_where_the_caller_reached_the_box() {
     let mut private = named("demo", &instance);
     private["zoneId"] = json!("usw2-az1");
     assert!(site.ok("DiscoverPollEndpoint", private).get("systemLogsEndpoint").is_some());
+}
+
+#[test]
+fn attributes_that_agents_and_ecs_give_are_not_an_operators_to_change() {
+    let (mut site, instance) = Site::ready();
+    for name in ["ecs.availability-zone", "com.amazonaws.ecs.capability.docker-remote-api.1.18"] {
+        let input = json!({ "cluster": "demo", "attributes": [{ "name": name, "targetId": instance }] });
+        for operation in ["PutAttributes", "DeleteAttributes"] {
+            assert!(site.refused(operation, input.clone()).message.contains("reserved prefix"));
+        }
+    }
+    site.run();
+}
+
+#[test]
+fn an_operator_who_looks_at_an_instances_tasks_is_not_taken_for_its_agent() {
+    let (mut site, instance) = Site::ready();
+    let task = site.run();
+    site.auth = true;
+    let list = json!({ "cluster": "demo", "containerInstance": instance });
+    let connected = |site: &mut Site| {
+        let describe = json!({ "cluster": "demo", "containerInstances": [instance] });
+        site.ok("DescribeContainerInstances", describe)["containerInstances"][0]["agentConnected"].clone()
+    };
+    site.wait(100);
+    site.ok("ListTasks", list.clone());
+    site.ok("DiscoverPollEndpoint", list.clone());
+    assert_eq!(connected(&mut site), false);
+    site.ok("StopTask", json!({ "cluster": "demo", "task": task }));
+    assert_eq!(site.task(&task)["lastStatus"], "STOPPED", "no agent was ever told of it");
+    site.inside = true;
+    site.ok("ListTasks", list);
+    assert_eq!(connected(&mut site), true);
 }

@@ -1,3 +1,5 @@
+//! The life of tasks, as the reports of agents move it.
+
 use super::*;
 use crate::world::{
     CreateEni,

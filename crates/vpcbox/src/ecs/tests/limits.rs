@@ -1,3 +1,5 @@
+//! Limits, and refusals in AWS's words.
+
 use super::*;
 use proptest::prelude::*;
 

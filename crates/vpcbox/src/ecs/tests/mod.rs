@@ -5,6 +5,7 @@ mod instances;
 mod life;
 mod limits;
 mod run;
+mod status;
 
 use super::{Call, Ecs, error::ApiError};
 use crate::{
@@ -88,6 +89,7 @@ struct Site {
     keys: Keys,
     caller: Caller,
     auth: bool,
+    inside: bool,
     now: Timestamp,
 }
 
@@ -101,6 +103,7 @@ impl Site {
             keys: Keys::new(None),
             caller: Caller::Operator,
             auth: false,
+            inside: false,
             now,
         }
     }
@@ -116,6 +119,7 @@ impl Site {
     fn call(&mut self, operation: &str, input: Value) -> Result<Value, ApiError> {
         let mut call = Call {
             caller: &self.caller,
+            inside: self.inside,
             host: "127.0.0.1:4566",
             world: &mut self.world,
             keys: &self.keys,

@@ -1,3 +1,5 @@
+//! RunTask and StartTask: placement, tokens, overrides.
+
 use super::*;
 
 fn failures(reply: &Value) -> Vec<(String, String)> {
@@ -175,6 +177,30 @@ fn a_client_token_starts_its_tasks_once() {
     site.register(ONE);
     let third = site.ok("RunTask", again());
     assert_ne!(first["tasks"][0]["taskArn"], third["tasks"][0]["taskArn"], "a day later it is another call");
+}
+
+#[test]
+fn a_call_made_again_hears_the_same_refusals_and_starts_no_more() {
+    let (mut site, _) = Site::ready();
+    let call = || Site::request(json!({ "clientToken": "t-1", "count": 3 }));
+    let first = site.ok("RunTask", call());
+    assert_eq!((started(&first), first["failures"][0]["reason"].as_str()), (2, Some("RESOURCE:ENI")));
+    site.register(TWO);
+    let again = site.ok("RunTask", call());
+    assert_eq!((started(&again), &again["failures"]), (2, &first["failures"]));
+}
+
+#[test]
+fn sizes_of_a_task_are_overridden_in_the_units_of_its_definition() {
+    let (mut site, instance) = Site::ready();
+    let sizes = json!({ "overrides": { "cpu": "1 vCPU", "memory": "1GB" } });
+    assert_eq!(started(&site.ok("RunTask", Site::request(sizes))), 1);
+    let describe = json!({ "cluster": "demo", "containerInstances": [instance] });
+    let shown = site.ok("DescribeContainerInstances", describe);
+    let left = shown["containerInstances"][0]["remainingResources"].as_array().unwrap();
+    assert_eq!((&left[0]["integerValue"], &left[1]["integerValue"]), (&json!(1024), &json!(3072)));
+    let wrong = Site::request(json!({ "overrides": { "memory": "1 vCPU" } }));
+    assert_eq!(site.refused("RunTask", wrong).message, "Invalid 'memory' setting for task.");
 }
 
 #[test]

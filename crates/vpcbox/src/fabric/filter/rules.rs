@@ -8,7 +8,7 @@ use super::{
     Allow, EniFilter, IcmpKind, Peer, Ports, Traffic,
     words::{
         FAMILIES, Family, MISDIRECTED, SPOOFED, TABLE, V4, V6, Way, chain, echo_set, flow_set, group_set,
-        line, new_flow, own_set, pair_set,
+        line, new_flow, own_set, pair_set, talk_set,
     },
 };
 use std::net::{IpAddr, Ipv6Addr};
@@ -41,7 +41,6 @@ pub(super) fn rules(text: &mut String, end: &str, filter: &EniFilter) {
         }
         for family in FAMILIES {
             chain.rule(format!("{} {} @router{} accept", family.ip, way.peer(), family.digit));
-            chain.rule(format!("{} accept", family.later_fragment));
         }
         for family in FAMILIES {
             tracked(chain, way, family);
@@ -77,6 +76,10 @@ const MULTICAST: &str = "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00";
 
 /// Neighbour discovery is IPv6's ARP: an ENI may ask, and answer for itself.
 fn discovery(chain: &mut Chain<'_>, filter: &EniFilter) {
+    // Nobody else may be the router, whatever the source/destination check says: the links of tasks would believe it.
+    chain.deny(&format!("icmpv6 type @asks ip6 saddr @router{}", V6.digit), SPOOFED);
+    chain.deny("icmpv6 type nd-router-advert", SPOOFED);
+    chain.deny("icmpv6 type nd-redirect", SPOOFED);
     let asks = "icmpv6 type @asks ip6 hoplimit 255";
     for source in ["::", "fe80::/10", &format!("@{}", own_set(chain.end, V6))] {
         chain.rule(format!("{asks} ip6 saddr {source} accept"));
@@ -120,28 +123,30 @@ fn own_only(chain: &mut Chain<'_>, end: &str, filter: &EniFilter, counter: &str)
 
 /// Packets of flows that are known: more of what this direction let through, and replies to what the other one did.
 fn tracked(chain: &mut Chain<'_>, way: Way, family: Family) {
-    let Family { ip, icmp, icmp_protocol, digit, .. } = family;
-    let pairs = |way| pair_set(chain.end, way, family);
-    let (mine, theirs) = (pairs(way), pairs(way.other()));
+    let Family { ip, icmp, digit, later_fragment, .. } = family;
+    let talk = |way| talk_set(chain.end, way, family);
     let (forward, reverse) = (ends(family, false), ends(family, true));
     for (way, ends, ports) in
         [(way, &forward, "th sport . th dport"), (way.other(), &reverse, "th dport . th sport")]
     {
-        let (set, pairs) = (flow_set(chain.end, way, family), pair_set(chain.end, way, family));
+        let set = flow_set(chain.end, way, family);
         let key = format!("{ends} . meta l4proto . {ports}");
-        let speak = format!("update @{pairs} {{ {ends} . {icmp_protocol} }}");
+        let speak = format!("update @{} {{ {ends} }}", talk(way));
         chain.rule(format!("meta l4proto @with_ports {key} @{set} update @{set} {{ {key} }} {speak} accept"));
     }
     let echo = |way| echo_set(chain.end, way, family);
     let (asked, answered) = (echo(way), echo(way.other()));
     let (key, back) = (format!("{forward} . {icmp} id"), format!("{reverse} . {icmp} id"));
-    chain.rule(format!("{icmp} type echo-request {key} @{asked} update @{asked} {{ {key} }} accept"));
+    let speak = format!("update @{} {{ {forward} }}", talk(way));
+    chain.rule(format!("{icmp} type echo-request {key} @{asked} update @{asked} {{ {key} }} {speak} accept"));
     chain.rule(format!("{icmp} type echo-reply {back} @{answered} accept"));
-    chain.rule(format!("{icmp} type @errors{digit} {forward} . meta l4proto @{mine} accept"));
-    chain.rule(format!("{icmp} type @errors{digit} {reverse} . meta l4proto @{theirs} accept"));
-    for (set, ends) in [(mine, forward), (theirs, reverse)] {
-        let key = format!("{ends} . meta l4proto");
-        chain.rule(format!("ether type {ip} {OTHER} {key} @{set} update @{set} {{ {key} }} accept"));
+    for (way, ends) in [(way, forward), (way.other(), reverse)] {
+        let (known, set) = (talk(way), pair_set(chain.end, way, family));
+        chain.rule(format!("{icmp} type @errors{digit} {ends} @{known} accept"));
+        // It has no ports. Its first fragment has passed, or the receiver can do nothing with it.
+        chain.rule(format!("{later_fragment} {ends} @{known} accept"));
+        let (key, speak) = (format!("{ends} . meta l4proto"), format!("update @{known} {{ {ends} }}"));
+        chain.rule(format!("ether type {ip} {OTHER} {key} @{set} update @{set} {{ {key} }} {speak} accept"));
     }
 }
 
@@ -156,17 +161,18 @@ fn ends(family: Family, reverse: bool) -> String {
 /// A rule let the packet through: its flow is entered. Nothing is entered in a set that is full, and the packet falls through.
 fn begins(chain: &mut Chain<'_>, way: Way) {
     for family in FAMILIES {
-        let Family { ip, icmp, icmp_protocol, .. } = family;
+        let Family { ip, icmp, .. } = family;
         let ends = ends(family, false);
         let (flows, echos) = (flow_set(chain.end, way, family), echo_set(chain.end, way, family));
         let pairs = pair_set(chain.end, way, family);
         let flow = format!("update @{flows} {{ {ends} . meta l4proto . th sport . th dport }}");
-        let speak = format!("update @{pairs} {{ {ends} . {icmp_protocol} }}");
+        let speak = format!("update @{} {{ {ends} }}", talk_set(chain.end, way, family));
         chain.rule(format!("ether type {ip} meta l4proto @with_ports {flow} {speak} accept"));
-        chain.rule(format!("{icmp} type echo-request update @{echos} {{ {ends} . {icmp} id }} accept"));
+        let echo = format!("update @{echos} {{ {ends} . {icmp} id }}");
+        chain.rule(format!("{icmp} type echo-request {echo} {speak} accept"));
         chain.rule(format!("{icmp} type != echo-request accept"));
         let other = format!("update @{pairs} {{ {ends} . meta l4proto }}");
-        chain.rule(format!("ether type {ip} {OTHER} {other} accept"));
+        chain.rule(format!("ether type {ip} {OTHER} {other} {speak} accept"));
     }
     chain.deny("", way.denied());
 }

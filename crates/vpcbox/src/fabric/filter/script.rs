@@ -6,7 +6,7 @@ use super::{
     rules::rules,
     words::{
         COUNTERS, FAMILIES, Family, TABLE, V4, V6, Way, chain, chains, echo_set, flow_set, group_set, line,
-        own_set, pair_set,
+        own_set, pair_set, talk_set,
     },
 };
 use std::{collections::BTreeSet, net::IpAddr};
@@ -151,6 +151,8 @@ fn add(text: &mut String, end: &str) {
             set(echo_set(end, way, family), &echo, ECHO_SECONDS);
             let pair = format!("type {address} . {address} . inet_proto");
             set(pair_set(end, way, family), &pair, FLOW_SECONDS);
+            let talk = format!("type {address} . {address}");
+            set(talk_set(end, way, family), &talk, FLOW_SECONDS);
         }
     }
     for chain in chains(end) {
@@ -170,7 +172,7 @@ fn remove(text: &mut String, end: &str) {
     }
     for way in [Way::Out, Way::In] {
         for family in FAMILIES {
-            for set in [flow_set, echo_set, pair_set] {
+            for set in [flow_set, echo_set, pair_set, talk_set] {
                 line(text, format_args!("delete set {TABLE} {}", set(end, way, family)));
             }
         }

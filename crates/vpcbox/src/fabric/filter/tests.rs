@@ -1,5 +1,6 @@
 //! Security groups in real namespaces: three instances, two in one subnet (bridged), one in another (routed).
 
+mod hostile;
 mod scripts;
 
 use super::*;

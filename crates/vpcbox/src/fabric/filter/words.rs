@@ -121,7 +121,13 @@ pub(super) fn echo_set(end: &str, way: Way, family: Family) -> String {
     format!("{end}_{}_echo{}", way.name(), family.digit)
 }
 
-/// What has no ports: source, destination, protocol. Of ICMP: that there is a flow at all, which error messages may speak of.
+/// That two addresses have a flow at all, of which error messages may speak and to whose packets later fragments may belong: source,
+/// destination.
+pub(super) fn talk_set(end: &str, way: Way, family: Family) -> String {
+    format!("{end}_{}_talk{}", way.name(), family.digit)
+}
+
+/// What has no ports: source, destination, protocol.
 pub(super) fn pair_set(end: &str, way: Way, family: Family) -> String {
     format!("{end}_{}_pair{}", way.name(), family.digit)
 }

@@ -16,6 +16,8 @@ const MAX_REMEMBERED: usize = 64;
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 /// A token is given up so long before its end, because the request that carries it takes time too.
 const SLACK: Duration = Duration::from_secs(10);
+/// A token that says it lasts longer is asked for again all the same: some registries let everything last for ever.
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Credentials do not end; they are asked for again now and then all the same.
 const BASIC_LIFE: Duration = Duration::from_secs(3600);
 
@@ -91,7 +93,9 @@ pub(super) fn read(body: &[u8]) -> Option<Lasting> {
     let token = answer.token.filter(|t| !t.is_empty()).or(answer.access_token)?;
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
     value.set_sensitive(true);
-    Some((value, answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs)))
+    let life =
+        answer.expires_in.map_or(DEFAULT_LIFE, |seconds| Duration::from_secs(seconds).min(LONGEST_LIFE));
+    Some((value, life))
 }
 
 /// Credentials as they are.
@@ -166,6 +170,9 @@ mod tests {
         assert_eq!(read(br#"{"token":"a","expires_in":300}"#).unwrap().1, Duration::from_secs(300));
         assert_eq!(read(br#"{"access_token":"b"}"#).unwrap().0.to_str().unwrap(), "Bearer b");
         assert!(read(b"{}").is_none() && read(b"<html>").is_none());
+        // A life that no clock can hold.
+        let for_ever = read(br#"{"token":"a","expires_in":18446744073709551615}"#).unwrap();
+        assert_eq!(for_ever.1, LONGEST_LIFE);
         assert!(read(b"{\"token\":\"a\\r\\nX: y\"}").is_none());
     }
 
