@@ -193,6 +193,14 @@ async fn throttling_is_told_from_an_unknown_outcome() {
 }
 
 #[tokio::test]
+async fn what_broke_a_connection_is_said_in_plain_words() {
+    let (cloud, _peer) = scripted(|_| Answer::HangUp).await;
+    let text = Chain(&cloud.enis().await.unwrap_err()).to_string();
+    assert!(text.ends_with("the connection failed: connection closed before message completed"), "{text}");
+    assert!(!text.contains("client error"), "{text}");
+}
+
+#[tokio::test]
 async fn garbage_is_an_error_and_no_empty_list() {
     for garbage in ["", "garbage", "<html><body>captive portal</body></html>"] {
         let (cloud, _peer) = scripted(move |_| Answer::Http(200, garbage.into())).await;

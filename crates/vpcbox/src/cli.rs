@@ -145,7 +145,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 print(&serde_json::to_string(&status)?)
             } else {
                 let (enis, ecs) = (&status.inventory.enis, &status.inventory.ecs);
-                print(&format!("{}\n{}\n{}", table::status(&status), table::enis(enis), ecs::table(ecs)))
+                print(&format!("{}\n{}\n\n{}", table::status(&status), table::enis(enis), ecs::table(ecs)))
             }
         }
         Command::Knob { which, knobs } => {

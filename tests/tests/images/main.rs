@@ -205,33 +205,41 @@ fn a_moved_tag_is_seen_as_the_pull_behavior_says_and_a_registry_that_is_gone_mat
     }
 }
 
-#[test]
-fn a_slow_registry_delays_nobody_else_and_nothing_is_fetched_twice() {
-    const SIZE: usize = 6 << 20;
+/// A lab with a proxy in front of its registry, and an image of some size that the agents have not seen.
+struct Slow {
+    lab: OneLab,
+    front: Proxy,
+    image: String,
+    digest: String,
+    /// Bytes of its one layer.
+    size: u64,
+}
+
+fn slow(name: &str) -> Slow {
     let insecure = format!("BERTH_INSECURE_REGISTRIES={ROUTER}:5000,{ROUTER}:5001\n");
-    let mut lab = cluster_lab("slow", &insecure);
+    let lab = cluster_lab(name, &insecure);
     let netns = format!("{}-vpc", lab.settings.name);
     let front = Proxy::start(&netns, &format!("{ROUTER}:5001"), &format!("{ROUTER}:5000"));
-    let here = format!("{}/berth/demo:latest", lab.registry().unwrap().host);
-    try_run(&mut lab.agents[0], &here).unwrap();
-    let big = Image::new(SIZE).unwrap();
+    let big = Image::new(6 << 20).unwrap();
     let (_, digest) = lab.registry().unwrap().push(&big, "big", "1").unwrap();
-    let image = format!("{ROUTER}:5001/big:1");
-    let follower = follow(&lab.agents[0]);
+    Slow { lab, front, image: format!("{ROUTER}:5001/big:1"), digest, size: big.layer.len() as u64 }
+}
 
-    // Slow: what is there is seen everywhere.
-    front.pace(1 << 20);
+#[test]
+fn a_slow_pull_is_seen_everywhere_and_goes_on_where_it_was_after_kill_9() {
+    // Of these, the one that is named last is dropped first: the proxy is in the lab's namespace.
+    let Slow { mut lab, front, image, digest, size } = slow("slow");
     let agent = &mut lab.agents[0];
+    let follower = follow(agent);
+    front.pace(1 << 20);
     let task = begin(agent, &of(sleeper("big"), &image));
     let far = |t: &Value| t["containers"][0]["pull"]["bytesDone"].as_u64() > Some(1 << 20);
     let seen = agent.wait("progress", |a| Ok(Some(a.json(&["inspect", &task])?).filter(far))).unwrap();
-    assert!(seen["waiting"].is_string() || seen["containers"][0]["pull"]["stage"].is_string(), "{seen}");
+    assert_eq!(seen["containers"][0]["pull"]["stage"], "DOWNLOADING", "{seen}");
     let shown = agent.text(&["inspect", &task]).unwrap();
     assert!(shown.contains("downloading"), "{shown}");
     let shown = agent.text(&["images"]).unwrap();
     assert!(shown.contains("PULLING") && shown.contains("/big:1"), "{shown}");
-
-    // Killed in the middle, it goes on where it was.
     for _ in 0..2 {
         let before = agent.json(&["inspect", &task]).unwrap()["containers"][0]["pull"]["bytesDone"].as_u64();
         agent.kill().unwrap();
@@ -239,53 +247,62 @@ fn a_slow_registry_delays_nobody_else_and_nothing_is_fetched_twice() {
         agent
             .wait("the pull to go on", |a| {
                 let now = &a.json(&["inspect", &task])?["containers"][0];
-                Ok((now["pull"]["bytesDone"].as_u64() > before || now["imageDigest"].is_string())
-                    .then_some(()))
+                let further = now["pull"]["bytesDone"].as_u64() > before || now["imageDigest"].is_string();
+                Ok(further.then_some(()))
             })
             .unwrap();
     }
     front.pace(proxy::FAST);
     assert_eq!(until(agent, &task, "RUNNING")["containers"][0]["imageDigest"], digest);
-    let (sent, size) = (front.sent(), big.layer.len() as u64);
     // What was on its way at each kill came for nothing.
+    let sent = front.sent();
     assert!(sent >= size && sent < size + (2 << 20), "{sent} bytes for a layer of {size}");
-    agent.text(&["stop", &task]).unwrap();
-    remove(agent, &image);
     let told = follower.told();
     assert!(told.contains("\"PULL\"") && told.contains("downloading"), "{told}");
+}
 
-    // Held back: three pulls take all room there is for pulls, and a launch that needs none does not wait.
+#[test]
+fn pulls_that_stall_keep_neither_a_launch_nor_a_stop_waiting_and_many_tasks_share_one_pull() {
+    // Of these, the one that is named last is dropped first: the proxy is in the lab's namespace.
+    let Slow { mut lab, front, image, digest, size } = slow("stall");
+    let here = format!("{}/berth/demo:latest", lab.registry().unwrap().host);
+    try_run(&mut lab.agents[0], &here).unwrap();
     for n in 0..4 {
         let image = Image::new((1 << 20) + n).unwrap();
         lab.registry().unwrap().push(&image, "held", &n.to_string()).unwrap();
     }
-    front.pace(0);
+    // Slow enough that none is done before all have begun; then nothing comes any more.
+    front.pace(32 << 10);
     let agent = &mut lab.agents[0];
-    let held: Vec<String> =
-        (0..4).map(|n| begin(agent, &of(sleeper("held"), &format!("{ROUTER}:5001/held:{n}")))).collect();
+    // One task: each would hold an ENI, of which this instance has three.
+    let mut held = crowd(4);
+    for (n, container) in held["containerDefinitions"].as_array_mut().unwrap().iter_mut().enumerate() {
+        container["image"] = json!(format!("{ROUTER}:5001/held:{n}"));
+    }
+    let held = begin(agent, &held);
     agent
-        .wait("four pulls", |a| {
-            Ok((a.json(&["images"])?["pulls"]["active"].as_array().map(Vec::len) == Some(4)).then_some(()))
+        .wait("three pulls, and one that waits for them", |a| {
+            let images = a.json(&["images"])?;
+            let active = images["pulls"]["active"].as_array().cloned().unwrap_or_default();
+            let are = |stage: &str| active.iter().filter(|pull| pull["stage"] == stage).count();
+            Ok((are("DOWNLOADING") == 3 && are("WAITING") == 1).then_some(()))
         })
         .unwrap();
-    for task in &held[1..] {
-        let begun = Instant::now();
-        agent.text(&["stop", task]).unwrap();
-        assert!(
-            begun.elapsed().as_secs() < 3,
-            "a task that waits for its image took {:?} to stop",
-            begun.elapsed()
-        );
-        assert_eq!(agent.json(&["inspect", task]).unwrap()["stoppedReason"], "Task stopped by operator");
-    }
+    front.pace(0);
     let begun = Instant::now();
     try_run(agent, &here).unwrap();
     assert!(begun.elapsed().as_secs() < 6, "a launch from the cache took {:?}", begun.elapsed());
-    agent.text(&["stop", &held[0]]).unwrap();
-    let left = agent.json(&["images"]).unwrap();
-    assert_eq!(left["pulls"]["active"], json!([]), "nobody waits for them: {left}");
+    let begun = Instant::now();
+    agent.text(&["stop", &held]).unwrap();
+    let took = begun.elapsed();
+    assert!(took.as_secs() < 3, "a task that waits for its images took {took:?} to stop");
+    assert_eq!(agent.json(&["inspect", &held]).unwrap()["stoppedReason"], "Task stopped by operator");
+    agent
+        .wait("the pulls to end: nobody waits for them", |a| {
+            Ok((a.json(&["images"])?["pulls"]["active"] == json!([])).then_some(()))
+        })
+        .unwrap();
 
-    // Wanted by many at once, an image is fetched once.
     front.pace(proxy::FAST);
     front.sent();
     let many = of(crowd(7), &image);

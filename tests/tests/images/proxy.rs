@@ -50,6 +50,10 @@ impl Proxy {
             (format!("/run/netns/{netns}"), listen.to_owned(), to.to_owned(), shared.clone());
         // A thread of its own: it stays in the other namespace, and those that it starts are there from the beginning.
         let thread = std::thread::spawn(move || {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a thread of its own, of a program that links none of Berth's crates"
+            )]
             setns(File::open(netns).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
             let listener = TcpListener::bind(&listen).unwrap();
             listener.set_nonblocking(true).unwrap();

@@ -144,7 +144,7 @@ mod tests {
         serde_json::from_str(
             r#"{
             "taskArn": "arn:aws:ecs:us-west-2:111122223333:task/demo/0123456789abcdef", "taskDefinition": "web:3",
-            "lastStatus": "PENDING", "desiredStatus": "RUNNING", "createdAt": "1970-01-01T00:00:00Z", "version": 1,
+            "lastStatus": "PENDING", "desiredStatus": "RUNNING", "createdAt": "1970-01-01T00:00:00Z", "takenAt": "1970-01-01T00:00:00Z", "version": 1,
             "origin": {"by": "CONTROL_PLANE", "attachmentArn": "arn:aws:ecs:us-west-2:111122223333:attachment/a-1"},
             "reports": {"waiting": 2, "since": "1970-01-01T00:00:00Z", "attempts": 3, "problem": "no answer"},
             "containers": [{

@@ -78,11 +78,9 @@ impl Task {
         if self.stop_wanted {
             return Some(format!("waits for {agent}, to end it"));
         }
-        if !self.told {
-            return Some(format!("waits for {agent}, to ask for its tasks"));
-        }
         if !self.taken {
-            return Some(format!("waits for {agent}, to report"));
+            let what = if self.told { "to report" } else { "to ask for its tasks" };
+            return Some(format!("waits for {agent}, {what}"));
         }
         let waiting = |c: &&super::Container| c.status == ContainerStatus::Pending;
         let reason = self.containers.iter().filter(waiting).find_map(|c| c.reason.clone());

@@ -37,6 +37,15 @@ fn a_task_that_waits_says_for_whom_and_one_that_has_stopped_says_why() {
 }
 
 #[test]
+fn what_a_task_is_reported_to_wait_for_is_shown_however_its_agent_learnt_of_it() {
+    let (mut site, _) = Site::ready();
+    let task = site.run();
+    let container = json!({ "containerName": "app", "status": "PENDING", "reason": "no free slot" });
+    site.report(&task, json!({ "status": "PENDING", "containers": [container] }));
+    assert_eq!(why(&mut site), "no free slot");
+}
+
+#[test]
 fn what_was_reported_of_a_task_is_shown_in_order_and_what_was_refused_is_not() {
     let (mut site, _) = Site::ready();
     let task = site.run();

@@ -43,6 +43,7 @@ pub(super) fn rules(text: &mut String, end: &str, filter: &EniFilter) {
             chain.rule(format!("{} {} @router{} accept", family.ip, way.peer(), family.digit));
         }
         for family in FAMILIES {
+            fragments(chain, way, family);
             tracked(chain, way, family);
         }
         for allow in if way == Way::Out { &filter.egress } else { &filter.ingress } {
@@ -74,18 +75,21 @@ fn sender(chain: &mut Chain<'_>, filter: &EniFilter) {
 /// Frames to no single MAC.
 const MULTICAST: &str = "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00";
 
+/// Neighbour discovery comes in one piece, always; a later fragment has no type.
+const WHOLE: &str = "exthdr frag missing";
+
 /// Neighbour discovery is IPv6's ARP: an ENI may ask, and answer for itself.
 fn discovery(chain: &mut Chain<'_>, filter: &EniFilter) {
     // Nobody else may be the router, whatever the source/destination check says: the links of tasks would believe it.
-    chain.deny(&format!("icmpv6 type @asks ip6 saddr @router{}", V6.digit), SPOOFED);
-    chain.deny("icmpv6 type nd-router-advert", SPOOFED);
-    chain.deny("icmpv6 type nd-redirect", SPOOFED);
-    let asks = "icmpv6 type @asks ip6 hoplimit 255";
+    chain.deny(&format!("{WHOLE} icmpv6 type @asks ip6 saddr @router{}", V6.digit), SPOOFED);
+    chain.deny(&format!("{WHOLE} icmpv6 type nd-router-advert"), SPOOFED);
+    chain.deny(&format!("{WHOLE} icmpv6 type nd-redirect"), SPOOFED);
+    let asks = &format!("{WHOLE} icmpv6 type @asks ip6 hoplimit 255");
     for source in ["::", "fe80::/10", &format!("@{}", own_set(chain.end, V6))] {
         chain.rule(format!("{asks} ip6 saddr {source} accept"));
     }
     chain.deny(asks, SPOOFED);
-    let answers = "icmpv6 type nd-neighbor-advert ip6 hoplimit 255";
+    let answers = &format!("{WHOLE} icmpv6 type nd-neighbor-advert ip6 hoplimit 255");
     // The target is what follows the first 8 bytes of the message; older `nft`s have no name for it.
     chain.deny(&format!("{answers} @th,64,128 {}", hex(links::ROUTER_LINK_LOCAL)), SPOOFED);
     // The first ten bits of fe80::/10: it made its link-local address up itself, so nobody can tell which it is.
@@ -105,7 +109,7 @@ fn receiver(chain: &mut Chain<'_>, filter: &EniFilter) {
         mac(filter.mac)
     ));
     chain.rule("ether type arp accept");
-    chain.rule("icmpv6 type @tells ip6 hoplimit 255 accept");
+    chain.rule(format!("{WHOLE} icmpv6 type @tells ip6 hoplimit 255 accept"));
     chain.rule(format!("{MULTICAST} drop"));
     own_only(chain, "daddr", filter, MISDIRECTED);
 }
@@ -121,9 +125,20 @@ fn own_only(chain: &mut Chain<'_>, end: &str, filter: &EniFilter, counter: &str)
     }
 }
 
+/// Fragments after the first have no ports, and the kernel would take their contents for ports. They pass between addresses that have
+/// a flow: the first one has passed then, or the receiver can do nothing with the others.
+fn fragments(chain: &mut Chain<'_>, way: Way, family: Family) {
+    let later = family.later_fragment;
+    for (way, reverse) in [(way, false), (way.other(), true)] {
+        let talk = talk_set(chain.end, way, family);
+        chain.rule(format!("{later} {} @{talk} accept", ends(family, reverse)));
+    }
+    chain.deny(later, way.denied());
+}
+
 /// Packets of flows that are known: more of what this direction let through, and replies to what the other one did.
 fn tracked(chain: &mut Chain<'_>, way: Way, family: Family) {
-    let Family { ip, icmp, digit, later_fragment, .. } = family;
+    let Family { ip, icmp, digit, .. } = family;
     let talk = |way| talk_set(chain.end, way, family);
     let (forward, reverse) = (ends(family, false), ends(family, true));
     for (way, ends, ports) in
@@ -143,8 +158,6 @@ fn tracked(chain: &mut Chain<'_>, way: Way, family: Family) {
     for (way, ends) in [(way, forward), (way.other(), reverse)] {
         let (known, set) = (talk(way), pair_set(chain.end, way, family));
         chain.rule(format!("{icmp} type @errors{digit} {ends} @{known} accept"));
-        // It has no ports. Its first fragment has passed, or the receiver can do nothing with it.
-        chain.rule(format!("{later_fragment} {ends} @{known} accept"));
         let (key, speak) = (format!("{ends} . meta l4proto"), format!("update @{known} {{ {ends} }}"));
         chain.rule(format!("ether type {ip} {OTHER} {key} @{set} update @{set} {{ {key} }} {speak} accept"));
     }
