@@ -47,7 +47,7 @@ impl Backoff {
 /// Right after a change, unless configured otherwise: a task that was asked for should not wait, and changes come in flocks.
 pub const POLL_MIN: Duration = Duration::from_secs(1);
 /// While nothing changes, unless configured otherwise: what `aws ecs run-task` may take to reach an idle node.
-pub const POLL_MAX: Duration = Duration::from_secs(15);
+pub const POLL_MAX: Duration = Duration::from_secs(5);
 
 /// The time between polls: short after a change, half as long again after each poll that brought nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

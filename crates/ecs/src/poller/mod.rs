@@ -6,7 +6,7 @@
 //!  engine, outbox ┘ └── time                   └─ cannot run here, stopped too early ─────── refuse ───────────► outbox
 //! ```
 //!
-//! One ListTasks a poll when nothing changes, every second after a change, every 15 s at rest; every half minute a look at tasks that
+//! One ListTasks a poll when nothing changes, every second after a change, every 5 s at rest; every half minute a look at tasks that
 //! were stopped before they were seen, every minute one at the container instance itself. All of these calls together stay below the
 //! cap of [`pacing::Bucket`](crate::pacing::Bucket). A poll that fails costs back-off and nothing else: what was wanted goes on.
 
