@@ -198,9 +198,10 @@ fn a_moved_tag_is_seen_as_the_pull_behavior_says_and_a_registry_that_is_gone_mat
             assert_eq!(seen["containers"][0]["imageDigest"], expected);
             agent.text(&["stop", &task]).unwrap();
         } else {
+            // Five tries at a registry that is gone take 15 s.
             let begun = Instant::now();
             assert_eq!(try_run(&mut lab.agents[0], &image).unwrap(), expected, "{name}");
-            assert!(begun.elapsed().as_secs() < 5, "{name}: waited {:?} for what it had", begun.elapsed());
+            assert!(begun.elapsed().as_secs() < 12, "{name}: waited {:?} for what it had", begun.elapsed());
         }
     }
 }

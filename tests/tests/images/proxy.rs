@@ -85,6 +85,7 @@ impl Drop for Proxy {
 }
 
 fn accept(listener: &TcpListener, to: &str, shared: &Arc<Shared>) {
+    let mut connections = Vec::new();
     while !shared.stop.load(SeqCst) {
         match listener.accept() {
             Ok((client, _)) => {
@@ -94,12 +95,14 @@ fn accept(listener: &TcpListener, to: &str, shared: &Arc<Shared>) {
                 let (mut requests, mut upward) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 std::thread::spawn(move || std::io::copy(&mut requests, &mut upward));
                 let shared = shared.clone();
-                std::thread::spawn(move || hand_on(server, client, &shared));
+                connections.push(std::thread::spawn(move || hand_on(server, client, &shared)));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(PAUSE),
             Err(error) => panic!("{error}"),
         }
     }
+    // Agents keep connections open: one that outlived the proxy would still reach the registry.
+    connections.into_iter().for_each(|connection| drop(connection.join()));
 }
 
 /// From the registry to the agent, at the pace that is set.

@@ -10,7 +10,7 @@ fn without_settings_the_node_belongs_to_the_default_cluster_of_ecs() {
     assert!(control.default_cluster && control.endpoint.is_none() && !control.disable_privileged);
     assert_eq!(control.reserved_ports, [22, 2375, 2376, 51678, 51679]);
     assert_eq!((control.reserved_memory, control.reserved_udp_ports.len()), (0, 0));
-    assert_eq!((control.poll_min, control.poll_max), (Duration::from_secs(1), Duration::from_secs(15)));
+    assert_eq!((control.poll_min, control.poll_max), (Duration::from_secs(1), Duration::from_secs(5)));
     assert_eq!(control.polls_per_minute, 100);
     assert_eq!(control.log_drivers, [LogDriver::JsonFile, LogDriver::None]);
     assert_eq!(control.os_family, "LINUX");
