@@ -50,7 +50,7 @@ pub(crate) struct Stopped {
     pub(crate) left: Left,
 }
 
-/// See [`Rest`].
+/// See [`Rest`](crate::machine::Rest).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Left {
     Containers,
