@@ -243,20 +243,9 @@ fn a_draining_instance_keeps_its_tasks_and_gets_no_new_ones() {
     for agent in &lab.agents {
         agent.text(&["drain"]).unwrap();
     }
-    let run = [
-        "ecs",
-        "run-task",
-        "--cluster",
-        "demo",
-        "--task-definition",
-        &definition,
-        "--network-configuration",
-        &network,
-    ];
-    let refused = ecs.aws.command(&run).output().unwrap();
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&refused.stdout), String::from_utf8_lossy(&refused.stderr));
-    assert!(!said.contains("PROVISIONING"), "a task was placed: {said}");
+    let run = ["ecs", "run-task", "--cluster", "demo", "--task-definition", &definition];
+    let refused = ecs.aws.refused(&[&run[..], &["--network-configuration", &network]].concat()).unwrap();
+    assert!(refused.contains("No Container Instances were found in your cluster."), "{refused}");
     assert_eq!(ecs.describe(&task).unwrap()["lastStatus"], "RUNNING");
     lab.agents[0].text(&["drain", "--undo"]).unwrap();
     let second = ecs.run(&definition, &network, &[]).unwrap();

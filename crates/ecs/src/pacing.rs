@@ -78,7 +78,7 @@ impl Interval {
     }
 }
 
-/// The least cap that lets the poller do its work: an idle node makes seven calls a minute.
+/// The least cap that lets the poller do its work: three calls a minute look after what is there, the rest ask for tasks.
 pub const POLLS_PER_MINUTE_MIN: u32 = 10;
 
 /// Thousandths of a call, so that a slow refill is exact.
